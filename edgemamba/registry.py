@@ -1,0 +1,86 @@
+"""The table of models. Readable without torch: listings, help and did-you-mean never import a network.
+
+A new model is one file in ``edgemamba/models`` and its rows here. Parameter counts are exact and tested; the paper is
+Crews and Whalen, "Mamba vs. else" (compact Mamba segmentation on LGG), its Table I.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from edgemamba.errors import Unsupported, UsageError, did_you_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """One registered network.
+
+    Attributes:
+        name: registry name.
+        factory: ``module:callable`` that takes ``kwargs`` plus ``in_channels`` and ``init``.
+        kwargs: what makes this variant.
+        parameters: exact count.
+        stride: height and width must be divisible by it.
+        task: what the output means.
+        summary: one line for listings.
+        paper_dice: Dice in the paper's Table I (image split), or None.
+    """
+
+    name: str
+    factory: str
+    kwargs: dict[str, Any]
+    parameters: int
+    stride: int
+    task: Literal["segmentation"]
+    summary: str
+    paper_dice: float | None = None
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise Unsupported unless the network takes inputs of this size (pixels)."""
+        if height % self.stride or width % self.stride or height < 1 or width < 1:
+            near = max(self.stride, round(height / self.stride) * self.stride)
+            raise Unsupported(
+                f"{self.name} cannot take {height}x{width}: both sides must be multiples of {self.stride}",
+                hint=f"try --size {near}",
+            )
+
+
+_UL = "edgemamba.models.ul_vm_unet:ULVMUNet"
+_NARROW = [8, 16, 24, 32, 48, 64]
+_SHALLOW = [16, 32, 64, 128, 256]
+_WIDE = [16, 32, 64, 128, 256, 512]
+
+
+def _ul(name: str, channels: list[int], branches: int, ppm: str, parameters: int, stride: int, dice: float, text: str) -> ModelInfo:
+    kwargs = {"channels": channels, "branches": branches, "ppm": ppm}
+    return ModelInfo(name, _UL, kwargs, parameters, stride, "segmentation", text, dice)
+
+
+MODELS: dict[str, ModelInfo] = {
+    info.name: info
+    for info in (
+        _ul("ul-vm-unet", _NARROW, 4, "none", 49_457, 32, 0.79955, "UltraLight VM-UNet, four branches"),
+        _ul("ul-vm-unet-v1", _SHALLOW, 4, "none", 217_165, 16, 0.8409, "wide and shallow, four branches"),
+        _ul("ul-vm-unet-v2", _NARROW, 8, "none", 42_737, 32, 0.8243, "base widths, eight branches"),
+        _ul("ul-vm-unet-v3", _SHALLOW, 8, "none", 176_453, 16, 0.8109, "wide and shallow, eight branches"),
+        _ul("ul-vm-unet-v4", _WIDE, 8, "all", 1_135_309, 32, 0.8548, "wide, pyramid pooling in every PVM layer"),
+        _ul("ul-vm-unet-v5", _WIDE, 8, "none", 703_885, 32, 0.8633, "wide, eight branches"),
+        _ul("ul-vm-unet-v6", _WIDE, 8, "bottleneck", 769_677, 32, 0.8628, "wide, pyramid pooling at the bottleneck"),
+        ModelInfo(
+            "unet", "edgemamba.models.unet:UNet", {"width": 32}, 7_765_985, 16, "segmentation", "U-Net, the baseline", 0.8929
+        ),
+    )
+}
+
+
+def model_info(name: str) -> ModelInfo:
+    """Look a model up by name.
+
+    Raises:
+        UsageError: unknown name (with the nearest known ones).
+    """
+    try:
+        return MODELS[name]
+    except KeyError:
+        raise UsageError(f"no model is named {name!r}", hint=did_you_mean(name, MODELS)) from None
