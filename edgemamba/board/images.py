@@ -1,0 +1,234 @@
+"""From an image file to the network's input, and from its output to a mask: the one place where pixels change.
+
+Training, evaluation and the board all call these functions, so that a network sees on the board what it was trained
+on. The file is copied verbatim into Bundles: Python 3.8, standard library, numpy and Pillow.
+
+How a file becomes three channels of 8 bits:
+
+* one picture a file (an animation or a stack of pages is refused), turned upright as its EXIF tag says;
+* grey is repeated, palettes are resolved, CMYK and YCbCr are converted, transparency lies on black;
+* grey of more than 8 bits (16-bit PNG and TIFF, 32-bit, floating point) has no agreed scale (a 12-bit scan in a 16-bit
+  file would be nearly black), so its own range, from min(0, least value) to the greatest, becomes 0 to 255;
+* colour of 16 bits keeps the upper byte, as Pillow reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    UInt8 = npt.NDArray[np.uint8]
+    Float32 = npt.NDArray[np.float32]
+    Size = tuple[int, int]
+    AnyPath = str | os.PathLike[str]
+
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
+MAX_PIXELS = 64_000_000
+
+# What Pillow's decoders raise on damaged bytes, found by corrupting files of every format.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    EOFError,
+    AttributeError,
+    struct.error,
+    zlib.error,
+    MemoryError,
+)
+
+
+class ImageError(ValueError):
+    """A file is not an image that can be used; ``hint`` says what to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def open_image(path: AnyPath) -> UInt8:
+    """Read an image file as RGB.
+
+    Returns:
+        uint8 (H, W, 3), upright.
+
+    Raises:
+        ImageError: missing, not an image, truncated or damaged, too large, or not a single picture.
+    """
+    image = load(path)
+    try:
+        return _to_rgb(image)
+    except _DAMAGE as error:
+        raise ImageError(f"{path}: cannot be converted to RGB: {error}") from None
+
+
+def load(path: AnyPath) -> Image.Image:
+    """Decode an image file completely, in its own mode, upright.
+
+    Raises:
+        ImageError: see :func:`open_image`.
+    """
+    place = Path(path)
+    if not place.is_file():
+        reason = "is a folder" if place.is_dir() else "does not exist"
+        raise ImageError(f"{path} {reason}", "give the path of an image file")
+    known = "PNG, JPEG, TIFF, BMP, GIF, WebP and PPM can be read"
+    try:
+        with Image.open(place, formats=_formats()) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise _too_large(path, f"{width}x{height} pixels")
+            # A JPEG of the MPO kind carries previews behind its one picture.
+            pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+            if pages != 1:
+                raise ImageError(
+                    f"{path} holds {pages} pictures, not one", "save each page or frame as its own file"
+                )
+            image.load()
+            return ImageOps.exif_transpose(image) or image
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_large(path, "far too many pixels") from None
+    except UnidentifiedImageError:
+        empty = place.stat().st_size == 0
+        raise ImageError(
+            f"{path} is {'empty' if empty else 'not an image that can be read'}", known
+        ) from None
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(
+            f"{path} is damaged or truncated: {reason}", "copy or export the file again"
+        ) from None
+
+
+def _too_large(path: object, seen: str) -> ImageError:
+    return ImageError(f"{path} has {seen}; at most {MAX_PIXELS:,} are read", "cut or shrink the image first")
+
+
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _to_rgb(image: Image.Image) -> UInt8:
+    if image.mode == "F" or image.mode.startswith("I"):
+        grey = _stretch(np.asarray(image))
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image.convert("RGBA"))
+    return np.array(image.convert("RGB"))
+
+
+def _stretch(values: npt.NDArray[np.generic]) -> UInt8:
+    exact = values.astype(np.float64)
+    if not np.isfinite(exact).all():
+        raise ValueError("it has values that are not finite")
+    low = min(0.0, float(exact.min()))
+    span = float(exact.max()) - low
+    if span == 0.0:
+        return np.zeros(values.shape, np.uint8)
+    return np.floor((exact - low) * (255.0 / span) + 0.5).astype(np.uint8)
+
+
+def resize(image: UInt8, size: Size) -> UInt8:
+    """Bilinear resize (area-weighted when shrinking, as Pillow does it) of uint8 (H, W, 3) to ``size`` = (h, w)."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ImageError(f"an image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
+    if image.shape[:2] == tuple(size):
+        return image
+    picture = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(picture)
+
+
+def resize_mask(mask: UInt8, size: Size) -> UInt8:
+    """Nearest-pixel resize of a mask (H, W) to ``size`` = (h, w)."""
+    if mask.shape == tuple(size):
+        return mask
+    return np.asarray(Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+def to_input(image: UInt8, size: Size, scale: float) -> Float32:
+    """The network's input: resize to ``size`` = (h, w), multiply by ``scale``, put channels first.
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+
+    Returns:
+        float32 (1, 3, h, w).
+    """
+    planes = resize(image, size).transpose(2, 0, 1)[None]
+    return np.ascontiguousarray(planes, np.float32) * np.float32(scale)
+
+
+def to_mask(probability: Float32, threshold: float, original_size: Size) -> UInt8:
+    """The mask in the image's own size: the probability is resized bilinearly, then compared (``>=``).
+
+    Resizing before comparing keeps borders smooth where resizing the mask would give the network's pixels as steps.
+
+    Args:
+        probability: float32 (h, w).
+        original_size: (H, W) of the image.
+
+    Returns:
+        uint8 (H, W) of 0 and 1.
+    """
+    if probability.ndim != 2:
+        raise ImageError(f"a probability map must be (h, w), not {probability.shape}")
+    values = np.ascontiguousarray(probability, np.float32)
+    if values.shape != tuple(original_size):
+        picture = Image.fromarray(values)
+        values = np.asarray(picture.resize((original_size[1], original_size[0]), Image.Resampling.BILINEAR))
+    return (values >= threshold).astype(np.uint8)
+
+
+def outline(mask: UInt8) -> npt.NDArray[np.bool_]:
+    """Pixels of ``mask`` (H, W) that have a neighbour (of four) outside it; the picture's edge counts as outside."""
+    inside = np.pad(mask != 0, 1)
+    core = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+    return inside[1:-1, 1:-1] & ~core
+
+
+def overlay(
+    image: UInt8, mask: UInt8, *, color: tuple[int, int, int] = (255, 64, 64), opacity: float = 0.3
+) -> UInt8:
+    """Draw ``mask`` (H, W) on a copy of ``image`` (H, W, 3): a tint of ``opacity`` and a full-strength outline."""
+    if image.shape[:2] != mask.shape:
+        raise ImageError(f"the mask is {mask.shape}, the image {image.shape[:2]}")
+    drawn = image.copy()
+    inside = mask != 0
+    paint = np.asarray(color, np.float32)
+    drawn[inside] = np.rint(image[inside] * (1.0 - opacity) + paint * opacity).astype(np.uint8)
+    drawn[outline(mask)] = color
+    return drawn
+
+
+def save_image(path: AnyPath, image: UInt8) -> None:
+    """Write uint8 (H, W) or (H, W, 3) as PNG: complete or not at all, without any metadata of the source."""
+    place = Path(path)
+    temporary = place.with_name(f".{place.name}.tmp-{os.getpid()}")
+    try:
+        Image.fromarray(image).save(temporary, format="PNG")
+        os.replace(temporary, place)
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def save_mask(path: AnyPath, mask: UInt8) -> None:
+    """Write a mask (H, W) of 0 and 1 as a grey PNG of 0 and 255."""
+    save_image(path, (mask != 0).astype(np.uint8) * np.uint8(255))
