@@ -1,0 +1,300 @@
+"""Run the model of a Bundle: one session class per runtime, and the golden check.
+
+Copied into every Bundle beside ``predict.py`` and ``agent.py``; needs the standard library, numpy and one
+runtime, and Python 3.8. ``Session.run`` takes float32 NCHW and gives the probability, whatever the runtime.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+
+def sibling(name: str) -> Any:
+    """Module ``name`` beside this file, in a Bundle as well as inside the package."""
+    return importlib.import_module(f"{__package__}.{name}" if __package__ else name)
+
+
+if TYPE_CHECKING:
+    from edgemamba.board.bundle_files import (
+        BundleError,
+        check_files,
+        load_golden,
+        load_manifest,
+        one_line,
+        unsafe_name,
+    )
+else:
+    _files = sibling("bundle_files")
+    BundleError, one_line, unsafe_name = _files.BundleError, _files.one_line, _files.unsafe_name
+    check_files, load_golden, load_manifest = _files.check_files, _files.load_golden, _files.load_manifest
+
+__all__ = [
+    "RUNTIMES",
+    "BundleError",
+    "Session",
+    "check_files",
+    "check_golden",
+    "load_golden",
+    "load_manifest",
+    "open_session",
+    "sibling",
+]
+
+RUNTIMES = ("auto", "onnxruntime", "litert", "tensorrt")
+INSTALL = {
+    "onnxruntime": "pip install onnxruntime",
+    "litert": "pip install ai-edge-litert",
+    "tensorrt": "sudo apt install python3-libnvinfer; python3 -m venv --system-site-packages (see README.md)",
+}
+
+
+class Session:
+    """One loaded model.
+
+    Attributes:
+        runtime: onnxruntime, litert or tensorrt.
+        version: version of that runtime.
+        note: why this runtime was taken although the Bundle asks for another; else empty.
+        shape: the only input shape, (1, 3, h, w).
+    """
+
+    runtime = ""
+
+    def __init__(self, manifest: dict[str, Any], version: str, note: str = "") -> None:
+        self.version = version
+        self.note = note
+        height, width = manifest["preprocess"]["size"]
+        self.shape = (1, 3, int(height), int(width))
+        self._input = manifest["inputs"][0]
+        self._output = manifest["outputs"][0]
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        """Probability float32 (1, 1, h, w) in [0, 1] of the image ``x``, float32 (1, 3, h, w) in [0, 1].
+
+        Raises:
+            BundleError: ``x`` has another shape or type.
+        """
+        if x.shape != self.shape or x.dtype != np.float32:
+            raise BundleError(
+                f"the input is {x.dtype} {x.shape}, the model takes float32 {self.shape}", "", 5
+            )
+        return self._run(x)
+
+    def _run(self, x: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+class OnnxRuntimeSession(Session):
+    """ONNX Runtime on the CPU.
+
+    Level EXTENDED: the NCHWc layout of level ALL pads the narrow channels of compact nets to 16. Threads do
+    not spin between operators, so that an idle pool costs no core.
+    """
+
+    runtime = "onnxruntime"
+
+    def __init__(self, model: pathlib.Path, manifest: dict[str, Any], threads: int, note: str = "") -> None:
+        ort = _import("onnxruntime", "onnxruntime")
+        super().__init__(manifest, ort.__version__, note)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+        names = (
+            "Fail",
+            "InvalidArgument",
+            "InvalidGraph",
+            "InvalidProtobuf",
+            "NotImplemented",
+            "RuntimeException",
+        )
+        refusals = tuple(getattr(state, name) for name in names if hasattr(state, name))
+        try:
+            self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        except refusals as error:
+            raise BundleError(
+                f"ONNX Runtime {ort.__version__} cannot load {model.name}: {one_line(error)}", "", 5
+            ) from None
+
+    def _run(self, x: np.ndarray) -> np.ndarray:
+        return self._session.run([self._output["name"]], {self._input["name"]: x})[0]
+
+
+class LiteRtSession(Session):
+    """LiteRT, or its predecessor tflite-runtime, on the CPU with XNNPACK; float or integer tensors."""
+
+    runtime = "litert"
+
+    def __init__(self, model: pathlib.Path, manifest: dict[str, Any], threads: int, note: str = "") -> None:
+        interpreter, version = _interpreter(model, threads)
+        super().__init__(manifest, version, note)
+        interpreter.allocate_tensors()
+        self._interpreter = interpreter
+        self._source = _detail(interpreter.get_input_details(), self._input["name"])
+        self._target = _detail(interpreter.get_output_details(), self._output["name"])
+
+    def _run(self, x: np.ndarray) -> np.ndarray:
+        if self._input["layout"] == "NHWC":
+            x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+        self._interpreter.set_tensor(self._source["index"], quantize(x, self._source))
+        self._interpreter.invoke()
+        y = dequantize(self._interpreter.get_tensor(self._target["index"]), self._target)
+        return y.transpose(0, 3, 1, 2) if self._output["layout"] == "NHWC" else y
+
+
+def quantize(x: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    """float32 to the tensor's own type: round(x / scale) + zero point, held within the type's limits."""
+    dtype = np.dtype(detail["dtype"])
+    if dtype.kind == "f":
+        return x.astype(dtype, copy=False)
+    scale, zero = _scale(detail)
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(x / scale) + zero, limits.min, limits.max).astype(dtype)
+
+
+def dequantize(y: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    """The tensor's own type to float32: (y - zero point) * scale."""
+    if y.dtype.kind == "f":
+        return y.astype(np.float32, copy=False)
+    scale, zero = _scale(detail)
+    return (y.astype(np.float32) - zero) * scale
+
+
+def _scale(detail: dict[str, Any]) -> tuple[np.float32, np.float32]:
+    parameters = detail["quantization_parameters"]
+    scales, zeros = parameters["scales"], parameters["zero_points"]
+    if len(scales) != 1 or len(zeros) != 1:
+        raise BundleError(
+            f"tensor {detail['name']} is {detail['dtype'].__name__} without one scale and zero point", "", 5
+        )
+    return np.float32(scales[0]), np.float32(zeros[0])
+
+
+def _detail(details: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The tensor called ``name``; the only one when converters renamed it."""
+    named = [detail for detail in details if detail["name"] == name]
+    if named:
+        return named[0]
+    if len(details) == 1:
+        return details[0]
+    raise BundleError(
+        f"the model has no tensor {name!r}, only {', '.join(d['name'] for d in details)}", "", 5
+    )
+
+
+def _interpreter(model: pathlib.Path, threads: int) -> tuple[Any, str]:
+    """A LiteRT interpreter of ``model`` and the package's name and version.
+
+    A tflite-runtime that does not fit the installed numpy imports well and fails only here, with SystemError.
+    """
+    reasons = []
+    for package in ("ai_edge_litert", "tflite_runtime"):
+        try:
+            module = importlib.import_module(package + ".interpreter")
+            interpreter = module.Interpreter(model_path=str(model), num_threads=threads)
+        except (ImportError, SystemError, AttributeError) as error:
+            reasons.append(f"{package}: {one_line(error)}")
+            continue
+        except (ValueError, RuntimeError) as error:
+            raise BundleError(f"{package} cannot load {model.name}: {one_line(error)}", "", 5) from None
+        return interpreter, f"{package.replace('_', '-')} {_version(package.replace('_', '-'))}"
+    raise BundleError(f"no LiteRT runtime works here ({'; '.join(reasons)})", INSTALL["litert"], 4)
+
+
+def _version(distribution: str) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _import(module: str, runtime: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise BundleError(f"{runtime} is not usable here: {one_line(error)}", INSTALL[runtime], 4) from None
+
+
+def open_session(
+    folder: str | os.PathLike[str], manifest: dict[str, Any], runtime: str = "auto", threads: int = 1
+) -> Session:
+    """Load the Bundle's model.
+
+    Args:
+        folder: the Bundle.
+        manifest: from ``load_manifest``.
+        runtime: one of RUNTIMES; ``auto`` is the manifest's, and ONNX Runtime for a TensorRT Bundle where
+            there is no TensorRT (said in ``Session.note``).
+        threads: CPU threads of the runtime.
+
+    Raises:
+        BundleError: the runtime is missing, cannot run this format, or refuses the model.
+    """
+    if runtime not in RUNTIMES:
+        raise BundleError(f"no runtime is named {runtime!r}", f"known: {', '.join(RUNTIMES)}", 2)
+    if threads < 1:
+        raise BundleError(f"{threads} threads asked for, at least 1 is needed", "", 2)
+    reason = unsafe_name(manifest["artifact"])
+    if reason:
+        raise BundleError(f"artifact {manifest['artifact']!r} {reason}")
+    model = pathlib.Path(folder) / manifest["artifact"]
+    if not model.is_file():
+        raise BundleError(f"{model} is missing", "copy the Bundle again")
+    if runtime == "auto":
+        runtime = manifest["runtime"]
+        if runtime == "tensorrt":
+            try:
+                _import("tensorrt", "tensorrt")
+            except BundleError as error:
+                note = f"{error.message}; ONNX Runtime on the CPU runs this Bundle instead"
+                return OnnxRuntimeSession(model, manifest, threads, note)
+    wanted = "tflite" if runtime == "litert" else "onnx"
+    if manifest["format"] != wanted:
+        raise BundleError(
+            f"{runtime} runs {wanted} models, this Bundle holds {manifest['format']}", "--runtime auto", 5
+        )
+    if runtime == "tensorrt":
+        _import("tensorrt", "tensorrt")
+        session: Session = sibling("trt_runtime").TensorRtSession(model, manifest)
+        return session
+    return (LiteRtSession if runtime == "litert" else OnnxRuntimeSession)(model, manifest, threads)
+
+
+def check_golden(
+    folder: str | os.PathLike[str], manifest: dict[str, Any], session: Session
+) -> dict[str, Any]:
+    """Run the golden images and compare with what the fp32 PyTorch model gave.
+
+    Returns:
+        ok, images, mean_abs_diff, max_abs_diff, mask_agreement and the two limits.
+    """
+    golden = load_golden(folder, manifest)
+    to_input = sibling("images").to_input
+    size, scale = tuple(manifest["preprocess"]["size"]), manifest["preprocess"]["scale"]
+    stride = int(golden["stride"])
+    found = np.stack([session.run(to_input(image, size, scale))[0, 0] for image in golden["images"]])
+    difference = np.abs(found[:, ::stride, ::stride] - golden["probability"])
+    agreement = float(np.mean((found >= manifest["threshold"]) == golden["mask"].astype(bool)))
+    mean, largest = float(difference.mean(dtype=np.float64)), float(difference.max())
+    limits = manifest["golden"]
+    # Written so that a NaN fails.
+    ok = bool(mean <= limits["mean_tolerance"] and agreement >= limits["mask_agreement"])
+    return {
+        "ok": ok,
+        "images": len(found),
+        "mean_abs_diff": mean if np.isfinite(mean) else None,
+        "max_abs_diff": largest if np.isfinite(largest) else None,
+        "mask_agreement": agreement,
+        "mean_tolerance": limits["mean_tolerance"],
+        "mask_agreement_limit": limits["mask_agreement"],
+    }

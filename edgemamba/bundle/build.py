@@ -1,0 +1,228 @@
+"""Write a Bundle: the folder that a person copies to a board."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from edgemamba import __version__
+from edgemamba.board import runner
+from edgemamba.bundle import card, golden, readme
+from edgemamba.bundle.check import MANIFEST, SUMS, sums_text
+from edgemamba.bundle.session import board_errors
+from edgemamba.errors import InputError, VerificationError
+from edgemamba.files import new_folder, sha256_file, write_bytes, write_text
+from edgemamba.presets import Format, Precision, Target, data_root
+from edgemamba.records import (
+    DataRef,
+    FileEntry,
+    Golden,
+    Manifest,
+    Preprocess,
+    StageRecord,
+    Tensor,
+    save_record,
+)
+from edgemamba.registry import ModelInfo
+
+Runtime = Literal["onnxruntime", "litert", "tensorrt"]
+SCRIPTS = ("predict.py", "agent.py", "runner.py", "bundle_files.py", "images.py")
+TENSORRT_SCRIPTS = ("build_engine.py", "trt_session.py")
+# Format: the runtime when the target's own is for the other format, and its line in requirements.txt.
+_RUNTIMES: dict[Format, tuple[Runtime, str]] = {
+    "onnx": ("onnxruntime", "onnxruntime>=1.20"),
+    "tflite": ("litert", "ai-edge-litert>=2.0"),
+}
+_PACKAGES = ("onnxruntime", "ai-edge-litert", "tflite-runtime")
+
+
+class Exported(Protocol):
+    """The artifact of the last stage."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def format(self) -> Format: ...
+    @property
+    def precision(self) -> Precision: ...
+
+
+def build(
+    out: Path,
+    *,
+    artifact: Exported,
+    target: Target,
+    model_info: ModelInfo,
+    size: tuple[int, int],
+    probability: golden.Probability,
+    stages: list[StageRecord],
+    verification: dict[str, Any],
+    quantization: dict[str, Any] | None,
+    source: dict[str, Any],
+    data: DataRef | None,
+    metrics: dict[str, Any],
+    threshold: float = 0.5,
+    force: bool = False,
+) -> Manifest:
+    """Write the Bundle ``out``, complete or not at all, and run its golden check on this host.
+
+    Args:
+        out: folder to make.
+        artifact: the exported network.
+        target: what the board can load.
+        model_info: the network's registry row.
+        size: input height and width, pixels.
+        probability: the fp32 PyTorch reference, float32 (n, 3, h, w) to float32 (n, h, w).
+        stages: the export as it ran.
+        verification: parity with PyTorch.
+        quantization: scheme and calibration set, if any.
+        source: SHA-256 of the weights and what the run record says.
+        data: training data and split; its local path is not shipped.
+        metrics: what evaluation found.
+        threshold: probability from which a pixel belongs to the mask.
+        force: replace ``out`` if it exists.
+
+    Raises:
+        InputError: ``out`` exists, or cannot be written.
+        VerificationError: the artifact does not give the reference's masks on the golden pictures.
+    """
+    preprocess = Preprocess(size=size)
+    pictures = golden.golden_images(size)
+    expected = golden.golden_bytes(pictures, probability, preprocess.scale, threshold)
+    runtime = target.runtime if artifact.format == target.format else _RUNTIMES[artifact.format][0]
+    inputs, outputs = signature(artifact, size)
+    mean_tolerance, mask_agreement = golden.LIMITS[artifact.precision]
+    manifest = Manifest(
+        edgemamba=__version__,
+        created=_now(),
+        name=f"{model_info.name}-{target.name}-{artifact.precision}",
+        model=model_info.name,
+        parameters=model_info.parameters,
+        task=model_info.task,
+        target=target.name,
+        device=target.device,
+        format=artifact.format,
+        precision=artifact.precision,
+        runtime=runtime,
+        artifact=f"model.{artifact.format}",
+        inputs=[inputs],
+        outputs=[outputs],
+        preprocess=preprocess,
+        threshold=threshold,
+        golden=Golden(
+            file=golden.FILE,
+            images=len(pictures),
+            mean_tolerance=mean_tolerance,
+            mask_agreement=mask_agreement,
+        ),
+        quantization=quantization,
+        verification=verification,
+        stages=stages,
+        source=source,
+        data=data.model_copy(update={"root": None}) if data else None,
+        metrics=metrics,
+        files=[],
+    )
+    with new_folder(out, force=force) as folder:
+        shutil.copyfile(artifact.path, folder / manifest.artifact)
+        write_bytes(folder / golden.FILE, expected)
+        _copy_scripts(folder, runtime)
+        write_text(folder / "requirements.txt", "\n".join(requirements(target, artifact.format)) + "\n")
+        write_text(folder / "README.md", readme.text(manifest, target))
+        write_text(folder / "MODEL_CARD.md", card.text(manifest, model_info))
+        manifest = manifest.model_copy(update={"files": _entries(folder)})
+        save_record(folder / MANIFEST, manifest)
+        write_text(folder / SUMS, sums_text(folder, manifest.files))
+        _self_check(folder)
+    return manifest
+
+
+def requirements(target: Target, format: Format) -> list[str]:
+    """Lines of ``requirements.txt``: the target's, with the runtime of ``format``."""
+    if format == target.format:
+        return list(target.requirements)
+    return [line for line in target.requirements if not line.startswith(_PACKAGES)] + [_RUNTIMES[format][1]]
+
+
+def signature(artifact: Exported, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Input and output of the artifact, as the host's own runtime reads them.
+
+    Raises:
+        VerificationError: not one picture of ``size`` in and one probability map out.
+    """
+    shapes = _shapes(artifact)
+    height, width = size
+    expected = ((3, "RGB picture, 0 to 1"), (1, "probability of lesion, 0 to 1"))
+    if len(shapes) != len(expected):
+        raise VerificationError(
+            f"{artifact.path.name} has {len(shapes)} inputs and outputs, expected 1 and 1"
+        )
+    tensors = []
+    for (name, shape), (channels, meaning) in zip(shapes, expected, strict=True):
+        layouts = {"NCHW": [1, channels, height, width], "NHWC": [1, height, width, channels]}
+        layout = next((layout for layout, wanted in layouts.items() if shape == wanted), None)
+        if layout is None:
+            raise VerificationError(
+                f"{artifact.path.name}: tensor {name} has shape {shape}, expected {layouts['NCHW']}",
+                hint="export again at this size",
+            )
+        tensors.append(Tensor(name=name, shape=shape, dtype="float32", layout=layout, meaning=meaning))
+    return tensors[0], tensors[1]
+
+
+def _shapes(artifact: Exported) -> list[tuple[str, list[int]]]:
+    if artifact.format == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(artifact.path), providers=["CPUExecutionProvider"])
+        return [(one.name, list(one.shape)) for one in (*session.get_inputs(), *session.get_outputs())]
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(artifact.path), num_threads=1)
+    details = (*interpreter.get_input_details(), *interpreter.get_output_details())
+    return [(one["name"], [int(n) for n in one["shape"]]) for one in details]
+
+
+def _copy_scripts(folder: Path, runtime: Runtime) -> None:
+    board = Path(runner.__file__).parent
+    for name in (*SCRIPTS, *(TENSORRT_SCRIPTS if runtime == "tensorrt" else ())):
+        shutil.copyfile(board / name, folder / name)
+    licence = data_root() / "LICENSE"
+    if not licence.is_file():
+        raise InputError(f"{licence} is missing", hint="reinstall edgemamba")
+    shutil.copyfile(licence, folder / "LICENSE")
+
+
+def _entries(folder: Path) -> list[FileEntry]:
+    return [
+        FileEntry(path=path.name, bytes=path.stat().st_size, sha256=sha256_file(path))
+        for path in sorted(folder.iterdir())
+    ]
+
+
+def _now() -> str:
+    """UTC now, or SOURCE_DATE_EPOCH for a reproducible build."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = datetime.datetime.now(datetime.timezone.utc)
+    if epoch is not None:
+        moment = datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc)
+    return moment.replace(microsecond=0).isoformat().replace("+00:00", "Z")
+
+
+def _self_check(folder: Path) -> None:
+    """The golden check that the board will run, with this host's runtime."""
+    with board_errors():
+        manifest = runner.load_manifest(folder)
+        runner.check_files(folder, manifest)
+        session = runner.open_session(folder, manifest, _RUNTIMES[manifest["format"]][0])
+        found = runner.check_golden(folder, manifest, session)
+    if not found["ok"]:
+        raise VerificationError(
+            f"the artifact differs from PyTorch on the golden pictures: mean |difference| "
+            f"{found['mean_abs_diff']} (limit {found['mean_tolerance']}), mask agreement "
+            f"{found['mask_agreement']:.6f} (limit {found['mask_agreement_limit']})",
+            hint="see the verify stage for where it departs",
+        )
