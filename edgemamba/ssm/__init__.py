@@ -1,1 +1,16 @@
-"""."""
+"""Selective scan and Mamba block."""
+
+from edgemamba.ssm.forms import EXPORT_FORMS, FORMS, Form, FormModule, set_form, use_form
+from edgemamba.ssm.mamba import Mamba, ScanCall, scan_calls
+
+__all__ = [
+    "EXPORT_FORMS",
+    "FORMS",
+    "Form",
+    "FormModule",
+    "Mamba",
+    "ScanCall",
+    "scan_calls",
+    "set_form",
+    "use_form",
+]

@@ -1,0 +1,62 @@
+"""How large and how expensive a network is, counted from its layers and not measured."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+
+import torch
+from torch import Tensor, nn
+
+from edgemamba.ssm import Mamba, ScanCall, scan_calls, set_form
+
+
+@dataclasses.dataclass(frozen=True)
+class Complexity:
+    """Cost of one image.
+
+    Attributes:
+        parameters: trainable values.
+        macs_conv_matmul: multiply-accumulates of convolutions and matrix products.
+        macs_scan: those of the selective scans, at six operations per state element (dt A, u B, a h + b, C h).
+    """
+
+    parameters: int
+    macs_conv_matmul: int
+    macs_scan: int
+
+
+def count(model: nn.Module, size: tuple[int, int], in_channels: int = 3) -> Complexity:
+    """Count ``model`` for one image of ``size`` (height, width)."""
+    macs = 0
+
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal macs
+        assert isinstance(module, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
+        # A transposed convolution multiplies once per input element, the others once per output element.
+        elements = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
+        per_element = math.prod(module.weight.shape[1:])
+        macs += elements.numel() * per_element
+
+    shadow = copy.deepcopy(model).to("meta").eval()
+    set_form(shadow, "off")
+    inside = {part for block in shadow.modules() if isinstance(block, Mamba) for part in block.modules()}
+    for module in shadow.modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)) and module not in inside:
+            module.register_forward_hook(add)
+    with torch.no_grad():
+        shadow(torch.zeros(1, in_channels, *size, device="meta"))
+    calls = scan_calls(model, size, in_channels)
+    return Complexity(
+        parameters=sum(p.numel() for p in model.parameters()),
+        macs_conv_matmul=macs + sum(_projection_macs(call) for call in calls),
+        macs_scan=sum(3 * call.groups * call.length * call.d_inner * call.d_state for call in calls),
+    )
+
+
+def _projection_macs(call: ScanCall) -> int:
+    """in_proj, conv1d, x_proj, dt_proj and out_proj of one scan."""
+    d_model = call.d_inner // 2
+    per_token = 2 * d_model + 4 + call.dt_rank + 2 * call.d_state + call.dt_rank + d_model
+    return call.groups * call.length * call.d_inner * per_token

@@ -1,0 +1,69 @@
+"""U-Net, the baseline.
+
+Source: Ronneberger et al., "U-Net" (2015), as in the paper: batch normalisation, padded convolutions, transposed
+convolutions upwards.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgemamba.models.base import SegmentationModel
+
+
+class UNet(SegmentationModel):
+    """Four levels down, a bottleneck, four levels up.
+
+    Args:
+        width: channels of the first level; they double downwards.
+        in_channels: channels of the image.
+        init: accepted for uniformity; both are PyTorch's defaults, as published.
+    """
+
+    def __init__(
+        self, width: int, *, in_channels: int = 3, init: Literal["mamba", "source"] = "mamba"
+    ) -> None:
+        super().__init__()
+        del init
+        widths = [in_channels, *(width << level for level in range(4))]
+        self.feature_channels = widths[:0:-1]
+        self.encoder1, self.encoder2, self.encoder3, self.encoder4 = (
+            _block(cin, cout) for cin, cout in zip(widths, widths[1:], strict=False)
+        )
+        self.bottleneck = _block(widths[-1], 2 * widths[-1])
+        for level in (4, 3, 2, 1):
+            narrow = widths[level]
+            self.add_module(f"upconv{level}", nn.ConvTranspose2d(2 * narrow, narrow, 2, stride=2))
+            self.add_module(f"decoder{level}", _block(2 * narrow, narrow))
+        self.conv = nn.Conv2d(width, 1, 1)
+
+    def forward_features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits (B, 1, H, W) and the decoder maps, coarse to fine."""
+        skips = []
+        for level in (1, 2, 3, 4):
+            x = self.get_submodule(f"encoder{level}")(x)
+            skips.append(x)
+            x = F.max_pool2d(x, 2)
+        x = self.bottleneck(x)
+        maps = []
+        for level in (4, 3, 2, 1):
+            up = self.get_submodule(f"upconv{level}")(x)
+            x = self.get_submodule(f"decoder{level}")(torch.cat([up, skips[level - 1]], 1))
+            maps.append(x)
+        return self.conv(x), maps
+
+
+def _block(cin: int, cout: int) -> nn.Sequential:
+    """Two 3x3 convolutions, each with batch normalisation and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(cin, cout, 3, padding=1),
+        nn.BatchNorm2d(cout),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(cout, cout, 3, padding=1),
+        nn.BatchNorm2d(cout),
+        nn.ReLU(inplace=True),
+    )

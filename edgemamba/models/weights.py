@@ -1,0 +1,106 @@
+"""Weights on disk: safetensors only, checked against the network they are for. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from edgemamba.errors import InputError
+from edgemamba.files import write_bytes
+from edgemamba.registry import MODELS
+
+
+def save_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
+    """Write the state dict of ``model`` and ``metadata`` as one safetensors file, atomically.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_bytes(path, save(tensors, metadata={"format": "pt", **metadata}))
+
+
+def load_weights(path: Path, model: nn.Module) -> dict[str, str]:
+    """Load a file of ``save_weights`` into ``model``, on whatever device it is.
+
+    Returns:
+        The metadata saved with the weights.
+
+    Raises:
+        InputError: missing, not safetensors, damaged, not finite, or the weights of another network.
+    """
+    tensors, metadata = _read(path)
+    _check_fit(path, {name: tuple(t.shape) for name, t in tensors.items()}, model)
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(
+                f"{path}: {name} holds values that are not finite", hint="use an earlier checkpoint"
+            )
+    model.load_state_dict(tensors)
+    return metadata
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata saved with the weights, without loading them.
+
+    Raises:
+        InputError: missing, not safetensors or damaged.
+    """
+    return _read(path, tensors=False)[1]
+
+
+def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist or is not a file", hint="name a .safetensors file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            values = {key: file.get_tensor(key) for key in file.keys()} if tensors else {}  # noqa: SIM118
+            return values, dict(file.metadata() or {})
+    except SafetensorError as error:
+        if _looks_pickled(path):
+            raise InputError(
+                f"{path} is a PyTorch pickle, which can run code when it is loaded and is never opened here",
+                hint="convert it to safetensors where you trust it: safetensors.torch.save_file(state_dict, path)",
+            ) from None
+        raise InputError(
+            f"{path} is not a whole safetensors file: {error}", hint="copy or train it again"
+        ) from None
+
+
+def _looks_pickled(path: Path) -> bool:
+    """A pickle starts with the protocol mark 0x80; ``torch.save`` wraps one in a zip."""
+    with path.open("rb") as stream:
+        start = stream.read(2)
+    return zipfile.is_zipfile(path) or (start[:1] == b"\x80" and start[1:] <= b"\x05")
+
+
+def _check_fit(path: Path, shapes: dict[str, tuple[int, ...]], model: nn.Module) -> None:
+    expected = _shapes(model)
+    if shapes == expected:
+        return
+    looks_like = next((name for name in MODELS if _shapes(_empty(name)) == shapes), None)
+    if looks_like is not None:
+        raise InputError(f"{path} holds the weights of {looks_like}", hint=f"choose --model {looks_like}")
+    different = sorted(key for key in expected.keys() | shapes.keys() if expected.get(key) != shapes.get(key))
+    key = different[0]
+    raise InputError(
+        f"{path} does not fit the network: {len(different)} tensors differ, first {key}: "
+        f"{shapes.get(key, 'missing')} in the file, {expected.get(key, 'none')} expected",
+        hint="it is the checkpoint of another network or of another version",
+    )
+
+
+def _empty(name: str) -> nn.Module:
+    from edgemamba.models import build
+
+    with torch.device("meta"):
+        return build(name)
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
