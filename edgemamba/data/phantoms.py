@@ -1,10 +1,10 @@
 """Seeded brain-like phantoms with lesions: the built-in data set, generated on demand and never stored.
 
-A patient is a volume of axial slices with three channels that behave like pre-contrast T1, FLAIR and post-contrast
-T1 of one head: scalp, skull, fluid, folded cortex, white matter, deep nuclei, ventricles, vessels, coil bias, noise.
-Lesions are irregular, soft-edged and bright in FLAIR, faintly dark in T1. Brightness in FLAIR alone does not give
-them away: scalp, ventricle caps and unlabelled flow artefacts are as bright. In some patients a missing sequence is
-replaced by FLAIR, as in the LGG set.
+A patient is a volume of axial slices with three channels that behave like pre-contrast T1, FLAIR and
+post-contrast T1 of one head: scalp, skull, fluid, folded cortex, white matter, deep nuclei, ventricles,
+vessels, coil bias, noise. Lesions are irregular, soft-edged and bright in FLAIR, faintly dark in T1.
+Brightness in FLAIR alone does not give them away: scalp, ventricle caps and unlabelled flow artefacts are as
+bright. In some patients a missing sequence is replaced by FLAIR, as in the LGG set.
 
 Every picture depends on (seed, patient, slice, size) alone and is the same on every platform (``fields``).
 """
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Part of the fingerprint: raise it when any picture changes.
 GENERATION = 1
+# How far, in radii, the edge of a lesion may leave its ellipsoid.
+_RAGGED = 0.8
 LIMITS = {"patients": (1, 10_000), "slices": (1, 1_000), "size": (16, 2_048), "seed": (0, 2**63 - 1)}
 
 # T1, FLAIR and T1 after contrast of each tissue, before the patient's own variation.
@@ -115,7 +117,7 @@ def _head(seed: int, patient: int) -> _Head:
     vary = np.float32(1.0) + draw.symmetric(len(_TISSUES), 3) * np.float32(0.08)
     tissue = {name: np.array(v, np.float32) * vary[k] for k, (name, v) in enumerate(_TISSUES.items())}
     lesions = [_lesion(draw)]
-    if draw.uniform(0.0, 1.0) < 0.3:
+    if draw.uniform(0.0, 1.0) < 0.25:
         lesions.append(_lesion(draw))
     lesions.extend(_artefact(draw) for _ in range(int(draw.uniform(1.0, 5.0))))
     brightness = draw.uniform(0.5, 0.95)
@@ -129,25 +131,25 @@ def _head(seed: int, patient: int) -> _Head:
         gains=tuple(brightness * draw.uniform(0.8, 1.1) for _ in range(3)),
         noise=draw.uniform(0.008, 0.03),
         missing=0 if lost < 0.06 else 2 if lost > 0.92 else 1,
-        tissue={name: values[:, None, None] for name, values in tissue.items()},
+        tissue=tissue,
         warp=(Field(draw, 3, 4), Field(draw, 3, 4)),
-        folds=Field(draw, 9, 17),
+        folds=Field(draw, 10, 25),
         bias=tuple(Field(draw, 2, 2) for _ in range(3)),
-        edge=Field(draw, 6, 11),
+        edge=Field(draw, 7, 15),
         lesions=tuple(lesions),
     )
 
 
 def _lesion(draw: Stream) -> _Lesion:
     side = 1.0 if draw.uniform(0.0, 1.0) < 0.5 else -1.0
-    size = draw.uniform(0.09, 0.26)
+    size = draw.uniform(0.12, 0.36)
     return _Lesion(
         center=(side * draw.uniform(0.14, 0.46), draw.uniform(-0.5, 0.5), draw.uniform(-0.45, 0.65)),
-        radii=(size * draw.uniform(0.8, 1.25), size * draw.uniform(0.8, 1.25), draw.uniform(0.2, 0.5)),
+        radii=(size * draw.uniform(0.8, 1.25), size * draw.uniform(0.8, 1.25), draw.uniform(0.12, 0.3)),
         softness=draw.uniform(0.15, 0.5),
         signal=(draw.uniform(-0.14, -0.05), draw.uniform(0.15, 0.38), draw.uniform(-0.12, 0.02)),
         cyst=draw.uniform(0.3, 0.6) if draw.uniform(0.0, 1.0) < 0.3 else 0.0,
-        ragged=draw.uniform(0.3, 0.7),
+        ragged=draw.uniform(0.3, _RAGGED),
         labelled=True,
     )
 
@@ -182,10 +184,16 @@ def render(seed: int, patient: int, number: int, height: float, size: int) -> tu
     canvas = _Canvas(head, height, size)
     canvas.draw_layers()
     canvas.draw_depths()
+    canvas.draw_base()
     for lesion in head.lesions:
-        if abs(height - lesion.center[2]) < 1.7 * lesion.radii[2]:
-            canvas.draw_lesion(lesion)
+        canvas.draw_lesion(lesion)
     return canvas.image(Stream(seed, patient, number)), canvas.mask
+
+
+def _blend(signal: Float, tissue: Float, weight: Float) -> None:
+    """Move ``signal`` (3, h, w) towards the values of ``tissue`` (3,); plane by plane, which stays in the cache."""
+    for plane, value in zip(signal, tissue, strict=True):
+        plane += (value - plane) * weight
 
 
 class _Canvas:
@@ -206,11 +214,12 @@ class _Canvas:
         self.radius = np.sqrt(across * across + along * along + np.float32(lift * lift))
         self.inside = step(np.float32(0.83) - self.radius, 0.02)
         self.hollow = np.zeros((size, size), np.float32)
+        self.edge = np.clip(head.edge.plane(height, size), np.float32(-1.0), np.float32(1.0))
         self.signal = np.zeros((3, size, size), np.float32)
         self.mask = np.zeros((size, size), np.uint8)
 
     def _paint(self, tissue: str, weight: Float) -> None:
-        self.signal += (self.head.tissue[tissue] - self.signal) * weight
+        _blend(self.signal, self.head.tissue[tissue], weight)
 
     def _ellipse(self, u: Float, v: Float, ru: float, rv: float) -> Float:
         """1 at the centre, 0 on the ellipse, negative outside."""
@@ -225,15 +234,16 @@ class _Canvas:
         self._paint("bone", step(np.float32(0.94) - self.radius, 0.02))
         self._paint("fluid", step(np.float32(0.87) - self.radius, 0.02))
         self._paint("grey", self.inside)
-        self._paint("white", step(depth - np.float32(0.11) + folds * np.float32(0.05), 0.04))
-        furrows = step(np.float32(0.14) - np.abs(folds), 0.2) * step(np.float32(0.14) - depth, 0.12)
-        self._paint("fluid", furrows * self.inside * np.float32(0.85))
+        self._paint("white", step(depth - np.float32(0.10) + folds * np.float32(0.06), 0.04))
+        furrows = step(np.float32(0.12) - np.abs(folds), 0.2) * step(np.float32(0.18) - depth, 0.16)
+        self._paint("fluid", furrows * self.inside * np.float32(0.9))
         gap = step(np.float32(0.012) - self.side, 0.02) * self.inside
         if self.height < 0.35:
             gap *= step(np.abs(self.y) - np.float32(0.42), 0.1)
         self._paint("fluid", gap * np.float32(0.8))
-        sinus = self._ellipse(self.x, np.abs(self.y) - np.float32(0.86 * self.head.half[1]), 0.035, 0.05)
-        self.signal[2] += step(sinus, 0.4) * np.float32(0.35)
+        # The sagittal sinus takes up contrast.
+        sinus = self._ellipse(self.x, self.radius - np.float32(0.85), 0.04, 0.045)
+        self.signal[2] += step(sinus, 0.6) * np.float32(0.4)
 
     def draw_depths(self) -> None:
         """Nuclei and ventricles, as far as they reach into this slice."""
@@ -249,7 +259,7 @@ class _Canvas:
         ventricle = 1.0 - ((self.height - 0.12) / 0.4) ** 2
         if ventricle > 0.05:
             reach = math.sqrt(ventricle)
-            bow = self.side - np.float32(0.055) - self.y * self.y * np.float32(0.9)
+            bow = self.side - np.float32(0.055) - self.y * self.y * np.float32(0.6)
             body = self._ellipse(
                 bow, self.y - np.float32(0.02), 0.042 * self.head.ventricle * reach, 0.36 * reach
             )
@@ -257,24 +267,47 @@ class _Canvas:
             self.hollow = step(body, 0.3)
             self._paint("fluid", self.hollow)
 
+    def draw_base(self) -> None:
+        """Brain stem in its cistern, and the orbits, in the lowest slices."""
+        if self.height >= -0.4:
+            return
+        show = step(np.float32(0.98) - self.radius, 0.04) * np.float32(min(1.0, 5.0 * (-0.4 - self.height)))
+        self._paint("fluid", step(self._ellipse(self.x, self.y - np.float32(0.02), 0.2, 0.17), 0.2) * show)
+        self._paint("white", step(self._ellipse(self.x, self.y - np.float32(0.06), 0.12, 0.13), 0.2) * show)
+        ahead = self.y + np.float32(0.68 * self.head.half[1])
+        self._paint("bone", step(self._ellipse(self.x, ahead, 0.12, 0.2), 0.3) * show)
+        orbit = step(self._ellipse(self.side - np.float32(0.27), ahead, 0.15, 0.17), 0.15) * show
+        self._paint("scalp", orbit)
+        self._paint("fluid", step(self._ellipse(self.side - np.float32(0.27), ahead, 0.09, 0.09), 0.2) * show)
+        self.hollow = np.maximum(self.hollow, orbit)
+
     def draw_lesion(self, lesion: _Lesion) -> None:
         """Add a lesion's signal and, if it is labelled, its mask."""
         rise = (self.height - lesion.center[2]) / lesion.radii[2]
-        across = (self.x - np.float32(lesion.center[0])) * np.float32(1.0 / lesion.radii[0])
-        along = (self.y - np.float32(lesion.center[1])) * np.float32(1.0 / lesion.radii[1])
+        if abs(rise) > 1.0 + _RAGGED:
+            return
+        rows, columns = (self._window(lesion.center[axis], lesion.radii[axis], axis) for axis in (1, 0))
+        across = (self.x[rows, columns] - np.float32(lesion.center[0])) * np.float32(1.0 / lesion.radii[0])
+        along = (self.y[rows, columns] - np.float32(lesion.center[1])) * np.float32(1.0 / lesion.radii[1])
         distance = np.sqrt(across * across + along * along + np.float32(rise * rise))
-        level = (
-            np.float32(1.0)
-            - distance
-            + self.head.edge.plane(self.height, self.size) * np.float32(lesion.ragged)
-        )
-        tissue = self.inside * (np.float32(1.0) - self.hollow)
+        level = np.float32(1.0) - distance + self.edge[rows, columns] * np.float32(lesion.ragged)
+        tissue = self.inside[rows, columns] * (np.float32(1.0) - self.hollow[rows, columns])
+        signal = self.signal[:, rows, columns]
         weight = step(level, lesion.softness) * tissue
-        self.signal += np.array(lesion.signal, np.float32)[:, None, None] * weight
+        for plane, value in zip(signal, lesion.signal, strict=True):
+            plane += np.float32(value) * weight
         if lesion.cyst:
-            self._paint("fluid", step(np.float32(lesion.cyst) - distance, 0.2) * tissue * np.float32(0.8))
+            weight = step(np.float32(lesion.cyst) - distance, 0.2) * tissue * np.float32(0.8)
+            _blend(signal, self.head.tissue["fluid"], weight)
         if lesion.labelled:
-            self.mask |= ((level > 0) & (tissue > np.float32(0.5))).view(np.uint8)
+            self.mask[rows, columns] |= ((level > 0) & (tissue > np.float32(0.5))).view(np.uint8)
+
+    def _window(self, center: float, radius: float, axis: int) -> slice:
+        """Rows (axis 1) or columns (axis 0) that a lesion can reach, with room for turn and bending."""
+        middle = center + self.head.shift[axis]
+        reach = radius * (1.0 + _RAGGED) + 0.2
+        low, high = (int((place + 1.0) * 0.5 * self.size) for place in (middle - reach, middle + reach))
+        return slice(max(0, low), min(self.size, high + 1))
 
     def image(self, noise: Stream) -> UInt8:
         """Coil bias, brightness and noise, as 8 bits a channel, (size, size, 3)."""
