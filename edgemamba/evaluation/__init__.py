@@ -1,1 +1,1 @@
-"""."""
+"""Scores of masks under named protocols: evaluation, comparison of two predictors, pictures, prediction."""

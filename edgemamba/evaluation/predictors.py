@@ -1,0 +1,86 @@
+"""Predictors: from images (n, 3, h, w) float32 in [0, 1] to lesion probabilities (n, h, w) float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgemamba.bundle.session import board_errors, open_bundle
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgemamba.evaluation.evaluate import Floats, Predict
+
+
+def torch_predictor(model: nn.Module, device: str = "cpu") -> Predict:
+    """The probabilities of a PyTorch model that gives logits (n, 1, h, w).
+
+    The model is moved to ``device``; it runs in evaluation mode and is put back into the mode it had.
+    """
+    import torch
+
+    model.to(device)
+
+    def predict(images: Floats) -> Floats:
+        training = model.training
+        model.eval()
+        try:
+            with torch.inference_mode():
+                logits = model(torch.from_numpy(np.ascontiguousarray(images)).to(device))
+                found: Floats = torch.sigmoid(logits[:, 0].float()).cpu().numpy()
+        finally:
+            model.train(training)
+        return found
+
+    return predict
+
+
+class BundlePredictor:
+    """The probabilities of a Bundle's artifact on its own runtime, one image at a time as on the board.
+
+    Attributes:
+        manifest: the Bundle's.
+        size: input height and width, pixels.
+        scale: factor from 8-bit values to the input.
+        threshold: the Bundle's.
+        runtime, version: what runs it.
+        note: why another runtime than the Bundle's was taken; else empty.
+    """
+
+    def __init__(self, folder: Path, runtime: str = "auto", threads: int = 1) -> None:
+        self.manifest, self._session = open_bundle(folder, runtime=runtime, threads=threads)
+        self.size = self.manifest.preprocess.size
+        self.scale = self.manifest.preprocess.scale
+        self.threshold = self.manifest.threshold
+        self.runtime = self._session.runtime
+        self.version = self._session.version
+        self.note = self._session.note
+
+    def __call__(self, images: Floats) -> Floats:
+        """Probabilities (n, h, w) of images (n, 3, h, w).
+
+        Raises:
+            EdgemambaError: the runtime refuses or fails.
+        """
+        with board_errors():
+            found = [self._session.run(images[index : index + 1])[:, 0] for index in range(len(images))]
+        return np.concatenate(found)
+
+
+def bundle_predictor(folder: Path, runtime: str = "auto", threads: int = 1) -> BundlePredictor:
+    """Open a Bundle as a predictor; its files are checked first.
+
+    Args:
+        folder: the Bundle.
+        runtime: auto, onnxruntime, litert or tensorrt.
+        threads: CPU threads of the runtime.
+
+    Raises:
+        InputError: not a Bundle, or damaged.
+        MissingDependency: the runtime is not installed.
+        Unsupported: the runtime cannot run this artifact.
+    """
+    return BundlePredictor(folder, runtime, threads)
