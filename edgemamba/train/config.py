@@ -1,0 +1,215 @@
+"""What a training run is told, and how a run on disk is told again. Readable without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgemamba.errors import InputError, Unsupported, UsageError, require
+from edgemamba.records import RunRecord, load_record
+from edgemamba.registry import model_info
+from edgemamba.train.recipes import Device, Init, check_name, default_batch, default_init
+
+RECORD = "run.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One training run, every choice made. ``resolve`` fills in what the user leaves open.
+
+    Attributes:
+        out: run folder.
+        model: registry name.
+        data: data set name; data_root: its folder; data_options: what else ``open_dataset`` takes.
+        split: image, patient or fold:K.
+        epochs: whole number of passes.
+        batch: slices a step.
+        size: input height and width, pixels.
+        seed: of everything random.
+        recipe: name in ``recipes.RECIPES``.
+        init: initialisation of the network.
+        device: cpu or cuda.
+        amp: bfloat16 autocast, CUDA only; the scan and the loss stay float32.
+        threads: CPU threads; 0 leaves torch's own choice.
+        resume: go on with the run at ``out``.
+        force: replace the run at ``out``.
+    """
+
+    out: Path
+    model: str
+    data: str
+    data_root: Path | None
+    data_options: Mapping[str, Any]
+    split: str
+    epochs: int
+    batch: int
+    size: tuple[int, int]
+    seed: int
+    recipe: str
+    init: Init
+    device: Device
+    amp: bool
+    threads: int
+    resume: bool = False
+    force: bool = False
+
+    @classmethod
+    def resolve(
+        cls,
+        *,
+        model: str = "ul-vm-unet",
+        data: str = "phantoms",
+        data_root: Path | None = None,
+        data_options: Mapping[str, Any] | None = None,
+        split: str = "patient",
+        epochs: int | None = None,
+        recipe: str = "default",
+        batch: int | None = None,
+        size: int | tuple[int, int] | None = None,
+        seed: int = 0,
+        init: Init | None = None,
+        device: str = "auto",
+        amp: bool = False,
+        threads: int = 0,
+        out: Path | None = None,
+        resume: bool = False,
+        force: bool = False,
+    ) -> TrainConfig:
+        """Check every value and choose those left open.
+
+        Raises:
+            UsageError: an unknown name or an impossible number.
+            Unsupported: the network cannot take the size; there is no CUDA device.
+            MissingDependency: torch is not installed.
+        """
+        info = model_info(model)
+        check_name(recipe)
+        phantoms = data == "phantoms"
+        if size is None:
+            size = 128 if phantoms else 256
+        height, width = (size, size) if isinstance(size, int) else size
+        info.check_size(height, width)
+        chosen = resolve_device(device)
+        if amp and chosen != "cuda":
+            raise UsageError("--amp needs a CUDA device; this run is on the CPU", hint="drop --amp")
+        if resume and force:
+            raise UsageError("--resume and --force exclude each other", hint="give one of them")
+        config = cls(
+            out=out or _default_out(model),
+            model=model,
+            data=data,
+            data_root=data_root,
+            data_options=dict(data_options or {}),
+            split=split,
+            epochs=(20 if phantoms else 100) if epochs is None else epochs,
+            batch=default_batch(recipe, info, chosen) if batch is None else batch,
+            size=(height, width),
+            seed=seed,
+            recipe=recipe,
+            init=init or default_init(recipe),
+            device=chosen,
+            amp=amp,
+            threads=threads,
+            resume=resume,
+            force=force,
+        )
+        for name, least in (("epochs", 1), ("batch", 1), ("seed", 0), ("threads", 0)):
+            value = getattr(config, name)
+            if value < least:
+                raise UsageError(f"--{name} is {value}; the least is {least}")
+        return config
+
+
+def _default_out(model: str) -> Path:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return Path("runs") / f"{now:%Y%m%d-%H%M%S}-{model}"
+
+
+def resolve_device(name: str) -> Device:
+    """``auto`` is CUDA where there is a CUDA device.
+
+    Raises:
+        UsageError: none of auto, cpu and cuda.
+        Unsupported: cuda without a CUDA device.
+    """
+    require("torch", "train")
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device is {name!r}; expected auto, cpu or cuda")
+    if name == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if name == "cuda":
+        raise Unsupported("torch sees no CUDA device", hint="--device cpu, or install a CUDA build of torch")
+    return "cpu"
+
+
+def newest_run(runs: Path = Path("runs")) -> Path:
+    """The run folder below ``runs`` whose record was written last.
+
+    Raises:
+        InputError: there is none.
+    """
+    records = list(runs.glob(f"*/{RECORD}"))
+    if not records:
+        raise InputError(f"there is no run in {runs}/", hint="edgemamba train")
+    return max(records, key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def resume_config(out: Path | None = None) -> TrainConfig:
+    """The configuration with which the run at ``out`` (default: the newest) goes on exactly.
+
+    Raises:
+        InputError: there is no run, or its record is not valid.
+        Unsupported: the run needs CUDA and there is none.
+    """
+    out = out or newest_run()
+    record = load_record(out / RECORD, RunRecord)
+    environment = record.environment
+    try:
+        device, amp, threads = environment["device"], environment["amp"], environment["threads_asked"]
+    except KeyError as error:
+        raise InputError(
+            f"{out / RECORD} does not say environment.{error.args[0]}", hint="train again"
+        ) from None
+    return TrainConfig.resolve(
+        model=record.model,
+        data=record.data.name,
+        data_root=None if record.data.root is None else Path(record.data.root),
+        data_options=record.data.options,
+        split=record.data.split,
+        epochs=record.epochs,
+        recipe=record.recipe,
+        batch=record.batch,
+        size=record.size,
+        seed=record.seed,
+        init=record.init,
+        device=device,
+        amp=amp,
+        threads=threads,
+        out=out,
+        resume=True,
+    )
+
+
+def differences(config: TrainConfig, record: RunRecord) -> list[str]:
+    """What ``config`` asks otherwise than the run did, one line each; the data's contents aside."""
+    asked: dict[str, tuple[object, object]] = {
+        "model": (record.model, config.model),
+        "data": (record.data.name, config.data),
+        "data options": (record.data.options, dict(config.data_options)),
+        "split": (record.data.split, config.split),
+        "epochs": (record.epochs, config.epochs),
+        "batch": (record.batch, config.batch),
+        "size": (tuple(record.size), config.size),
+        "seed": (record.seed, config.seed),
+        "recipe": (record.recipe, config.recipe),
+        "init": (record.init, config.init),
+        "amp": (record.environment.get("amp"), config.amp),
+    }
+    return [f"{name}: {had} in the run, {has} now" for name, (had, has) in asked.items() if had != has]

@@ -1,0 +1,121 @@
+"""Everything that training changes: network, supervision heads, optimizer, averaged weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from edgemamba.errors import InputError
+from edgemamba.models import SegmentationModel
+from edgemamba.train.losses import Supervision
+from edgemamba.train.recipes import Recipe
+
+
+class Learner:
+    """A network in training and its averaged copy.
+
+    All tensors are made once and only ever changed in place, so a CUDA graph may hold on to them.
+
+    Args:
+        model: the network, on its device.
+        recipe: how to train.
+
+    Attributes:
+        average: the network with the averaged weights, in evaluation mode: what is validated and kept.
+        lr: learning rate, a scalar tensor.
+        average_weight: share of the new weights in the next average, a scalar tensor.
+    """
+
+    def __init__(self, model: SegmentationModel, recipe: Recipe) -> None:
+        self.model = model
+        self.recipe = recipe
+        device = next(model.parameters()).device
+        self.supervision: Supervision | None = None
+        if recipe.deep_supervision > 0:
+            self.supervision = Supervision(model.feature_channels, recipe.deep_supervision).to(device)
+        self.average = copy.deepcopy(model).eval().requires_grad_(False)
+        self.lr = torch.zeros((), device=device)
+        self.average_weight = torch.zeros((), device=device)
+        self.parameters = dict(model.named_parameters())
+        if self.supervision is not None:
+            self.parameters |= {f"supervision.{name}": p for name, p in self.supervision.named_parameters()}
+        self.optimizer = self._optimizer(device)
+        live, kept = model.state_dict(), self.average.state_dict()
+        smooth = [name for name, tensor in live.items() if tensor.is_floating_point()]
+        self._live = [live[name] for name in smooth]
+        self._kept = [kept[name] for name in smooth]
+        counters = [name for name in live if name not in set(smooth)]
+        self._live_counters = [live[name] for name in counters]
+        self._kept_counters = [kept[name] for name in counters]
+
+    def _optimizer(self, device: torch.device) -> torch.optim.Optimizer:
+        recipe = self.recipe
+        decayed: list[nn.Parameter] = []
+        spared: list[nn.Parameter] = []
+        for name, parameter in self.parameters.items():
+            matrix = parameter.ndim >= 2 and not name.endswith("A_log")
+            (decayed if matrix or recipe.decay == "all" else spared).append(parameter)
+        groups = [
+            {"params": decayed, "weight_decay": recipe.weight_decay},
+            {"params": spared, "weight_decay": 0.0},
+        ]
+        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+        optimizer = kind(
+            [group for group in groups if group["params"]],
+            lr=self.lr,
+            fused=True,
+            capturable=device.type == "cuda",
+        )
+        # The state that the first step would make: fixed addresses, and a resumed run fills it in place.
+        for parameter in self.parameters.values():
+            optimizer.state[parameter] = {
+                "step": torch.zeros((), device=device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+        return optimizer
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Move the averaged weights and running statistics towards the present ones by ``average_weight``."""
+        step = torch._foreach_sub(self._live, self._kept)
+        torch._foreach_mul_(step, self.average_weight)
+        torch._foreach_add_(self._kept, step)
+        if self._kept_counters:
+            torch._foreach_copy_(self._kept_counters, self._live_counters)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that training changes: names begin with model/, average/, supervision/ or optimizer/."""
+        found = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        found |= {f"average/{name}": tensor for name, tensor in self.average.state_dict().items()}
+        if self.supervision is not None:
+            found |= {f"supervision/{name}": tensor for name, tensor in self.supervision.state_dict().items()}
+        for name, parameter in self.parameters.items():
+            found |= {
+                f"optimizer/{name}/{key}": value for key, value in self.optimizer.state[parameter].items()
+            }
+        return found
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set every tensor of ``tensors()`` in place.
+
+        Raises:
+            InputError: other names or shapes than this network's.
+        """
+        own = self.tensors()
+        if own.keys() != tensors.keys():
+            odd = sorted(own.keys() ^ tensors.keys())[0]
+            raise InputError(f"the training state does not fit the network: {odd}")
+        for name, tensor in own.items():
+            if tensor.shape != tensors[name].shape:
+                shapes = f"{tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}"
+                raise InputError(f"the training state does not fit the network: {name} is {shapes}")
+            tensor.copy_(tensors[name])
+
+    def clone(self) -> dict[str, Tensor]:
+        """A copy of ``tensors()``."""
+        return {name: tensor.detach().clone() for name, tensor in self.tensors().items()}

@@ -1,0 +1,106 @@
+"""``train``: from a configuration to a run folder.
+
+What is exact: on a CPU the same seed, settings, thread count, machine and versions give the same weights bit
+by bit, interrupted and resumed or not. On CUDA the draws, the augmentation's random numbers and the learning
+rates are the same, but some gradients (bilinear resampling, index sums) are added up in no fixed order, so
+two runs agree only statistically.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from edgemamba.console import Console
+from edgemamba.errors import InputError
+from edgemamba.records import RunRecord, load_record
+from edgemamba.train.config import RECORD, TrainConfig, differences
+from edgemamba.train.run import Run
+from edgemamba.train.run_folder import prepare
+
+
+def train(config: TrainConfig, console: Console) -> RunRecord:
+    """Train a network, or go on with a run, and leave a folder whose files are complete at every moment.
+
+    Args:
+        config: every choice, see ``TrainConfig.resolve`` and ``resume_config``.
+        console: progress.
+
+    Raises:
+        InputError: the folder is taken, the data is unusable, the settings of a resumed run differ, the GPU's
+            memory is too small, or the loss is no longer a number (the last good checkpoint stays).
+        KeyboardInterrupt: on SIGINT or SIGTERM, with the command that goes on; at most the epoch under way is
+            lost.
+    """
+    prepare(config.out, resume=config.resume, force=config.force)
+    if config.resume:
+        earlier = load_record(config.out / RECORD, RunRecord)
+        if earlier.state == "finished" and not differences(config, earlier):
+            console.line(f"{config.out} is finished: {earlier.epochs_done} epochs")
+            return earlier
+    with _threads(config.threads), _sigterm_interrupts(), _gpu_memory(config):
+        run = Run(config, console)
+        try:
+            run.epochs()
+        except KeyboardInterrupt:
+            _leave(run)
+            done = f"{len(run.rows)} of {config.epochs} epochs are kept"
+            raise KeyboardInterrupt(
+                f"interrupted; {done}; go on with: edgemamba train --resume --out {config.out}"
+            ) from None
+        except InputError:
+            _leave(run)
+            raise
+        return run.folder.save_record("finished", run.rows)
+
+
+def _leave(run: Run) -> None:
+    """Mark the run as one that can be resumed, unless that is what just failed."""
+    with contextlib.suppress(InputError):
+        run.folder.save_record("interrupted", run.rows)
+        run.folder.save_curves(run.rows)
+
+
+@contextlib.contextmanager
+def _gpu_memory(config: TrainConfig) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        height, width = config.size
+        raise InputError(
+            f"the GPU has too little memory for {config.batch} slices of {height}x{width} a step",
+            hint=f"--batch {max(1, config.batch // 2)}, or a smaller --size",
+        ) from None
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM acts as Ctrl-C does (only the main thread may say so)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,249 @@
+"""One training run between opening its data and its last epoch."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import math
+import time
+
+import numpy as np
+import torch
+
+from edgemamba.console import Bar, Console
+from edgemamba.data import data_ref, load_arrays, open_dataset, split_dataset
+from edgemamba.errors import InputError
+from edgemamba.models import build
+from edgemamba.records import RunRecord, load_record
+from edgemamba.registry import model_info
+from edgemamba.train import plots
+from edgemamba.train.augment import pack
+from edgemamba.train.config import RECORD, TrainConfig, differences
+from edgemamba.train.environment import peak_memory_bytes
+from edgemamba.train.history import Row, best
+from edgemamba.train.learner import Learner
+from edgemamba.train.losses import LOSSES
+from edgemamba.train.order import epoch_order, epoch_seed, steps_per_epoch
+from edgemamba.train.recipes import ema_weight, lr_at, resolve
+from edgemamba.train.run_folder import SAMPLES, RunFolder
+from edgemamba.train.step import TrainStep
+from edgemamba.train.validation import Validation, predict_masks, validate
+
+_CUDA_CHECK_STEPS = 50
+_CURVES_EVERY_S = 10.0
+_VALIDATION_BATCH = {"cpu": 8, "cuda": 64}
+
+
+class Run:
+    """Data, network and folder of one run, as new or as resumed.
+
+    Raises:
+        InputError: the data is unusable, or the settings of a resumed run differ.
+    """
+
+    def __init__(self, config: TrainConfig, console: Console) -> None:
+        self.config = config
+        self.console = console
+        self.info = model_info(config.model)
+        self.device = torch.device(config.device)
+        dataset = open_dataset(config.data, config.data_root, **config.data_options)
+        split = split_dataset(dataset, config.split)
+        data = data_ref(dataset, split)
+        earlier = load_record(config.out / RECORD, RunRecord) if config.resume else None
+        if earlier is not None:
+            odd = differences(config, earlier)
+            if earlier.data.fingerprint != data.fingerprint:
+                odd.append("data: the files have changed")
+            if odd:
+                raise InputError(
+                    f"the run in {config.out} has other settings: {'; '.join(odd)}",
+                    hint="resume with the same settings, or train into another --out",
+                )
+        train, val = (load_arrays(dataset, part, config.size, console) for part in (split.train, split.val))
+        self.val_samples = val.samples
+        self.tumour = np.any(train.masks, axis=(1, 2))
+        if not self.tumour.any():
+            raise InputError(
+                f"no mask in the training part of {config.data} marks anything", hint="check the masks"
+            )
+        self.batch = min(config.batch, len(self.tumour))
+        if self.batch < config.batch:
+            console.warn(
+                f"the training part has {len(self.tumour)} slices, fewer than a batch of {config.batch}"
+            )
+        self.steps = steps_per_epoch(len(self.tumour), self.batch)
+        self.recipe = resolve(config.recipe, self.info, batch=self.batch, steps=self.steps * config.epochs)
+        self.train_set, self.val_set = (
+            pack(part.images, part.masks).to(self.device) for part in (train, val)
+        )
+        self.folder = RunFolder(config, self.recipe, data, _now())
+        self._build()
+        self.rows: list[Row] = []
+        self.curves_drawn = time.monotonic()
+        self._save([] if earlier is None else self._resume(earlier))
+
+    def _build(self) -> None:
+        config = self.config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            model = build(config.model, init=config.init).to(self.device)
+            self.learner = Learner(model, self.recipe)
+        self.best_model = copy.deepcopy(self.learner.average)
+        self.generator = torch.Generator(self.device)
+        self.step = TrainStep(
+            self.learner,
+            self.train_set,
+            batch=self.batch,
+            steps=self.steps,
+            amp=config.amp,
+            generator=self.generator,
+        )
+        if config.device == "cuda":
+            self.step.capture(self.console)
+
+    def _resume(self, earlier: RunRecord) -> list[Row]:
+        tensors, rows = self.folder.load_state()
+        top = {name: tensors.pop(f"best/{name}") for name in self.best_model.state_dict()}
+        self.best_model.load_state_dict(top)
+        self.learner.load(tensors)
+        now = self.folder.environment
+        changed = [
+            k for k in ("device", "threads", "cpu", "packages") if earlier.environment.get(k) != now[k]
+        ]
+        if changed:
+            self.console.warn(
+                f"not bit-identical to an uninterrupted run: other {', '.join(changed)} than before"
+            )
+        self.console.line(f"resuming {self.config.out} after epoch {len(rows)} of {self.config.epochs}")
+        return rows
+
+    def epochs(self) -> None:
+        """Run every epoch that is left, then draw the pictures.
+
+        Raises:
+            InputError: the loss is no longer a number.
+        """
+        config = self.config
+        left = config.epochs - len(self.rows)
+        if left:
+            self.console.line(
+                f"{config.model}: {self.info.parameters:,} parameters, {len(self.train_set)} training and "
+                f"{len(self.val_set)} validation slices at {config.size[0]}x{config.size[1]}, "
+                f"{self.steps} steps of {self.batch} an epoch, {config.device}"
+            )
+        with self.console.bar("training", total=max(1, left * self.steps)) as bar:
+            for epoch in range(len(self.rows), config.epochs):
+                row = self._epoch(epoch, bar)
+                rows = [*self.rows, row]
+                if best(rows) is row:
+                    self.best_model.load_state_dict(self.learner.average.state_dict())
+                self._save(rows)
+                self._tell(row)
+        self.folder.save_curves(self.rows)
+        self._save_samples()
+
+    def _epoch(self, epoch: int, bar: Bar) -> Row:
+        begun = time.perf_counter()
+        lr = self._train(epoch, bar)
+        trained = time.perf_counter() - begun
+        seen = self._validate(self.learner.average)
+        if not math.isfinite(seen.loss):
+            raise self._diverged(f"validation loss is {seen.loss}", epoch, self.steps)
+        return Row(
+            epoch=epoch + 1,
+            step=(epoch + 1) * self.steps,
+            lr=lr,
+            train_loss=float(self.step.losses_so_far(self.steps).double().mean()),
+            train_dice=self.step.dice(),
+            val_loss=seen.loss,
+            val_dice_pooled=seen.dice_pooled,
+            val_dice_tumour=seen.dice_tumour,
+            val_iou=seen.iou,
+            seconds=time.perf_counter() - begun,
+            images_per_s=self.steps * self.batch / trained,
+            peak_mem_bytes=peak_memory_bytes(self.config.device),
+        )
+
+    def _train(self, epoch: int, bar: Bar) -> float:
+        """All steps of one epoch; the last learning rate."""
+        config = self.config
+        order = epoch_order(
+            self.tumour, self.recipe, batch=self.batch, seed=config.seed, epoch=epoch, epochs=config.epochs
+        )
+        indices = torch.from_numpy(order).to(self.device)
+        self.generator.manual_seed(epoch_seed(config.seed, epoch))
+        self.step.reset()
+        # Looking at a loss waits for the GPU, so there it is looked at in groups.
+        window = 1 if config.device == "cpu" else _CUDA_CHECK_STEPS
+        seen = 0
+        for i in range(self.steps):
+            number = epoch * self.steps + i
+            lr = lr_at(self.recipe, number, self.steps * config.epochs)
+            self.step.run(indices[i], lr, ema_weight(self.recipe, number))
+            if i + 1 - seen == window or i + 1 == self.steps:
+                loss = self._check_losses(epoch, seen, i + 1)
+                seen = i + 1
+                bar.advance(1, f"epoch {epoch + 1}/{config.epochs}  loss {loss:.4f}")
+            else:
+                bar.advance(1)
+        return lr
+
+    def _check_losses(self, epoch: int, begin: int, end: int) -> float:
+        """Mean loss of steps ``begin`` to ``end``; raises if one of them is not finite."""
+        losses = self.step.losses_so_far(end)[begin:]
+        wrong = (~torch.isfinite(losses)).nonzero()
+        if len(wrong):
+            first = int(wrong[0])
+            raise self._diverged(f"loss is {float(losses[first])}", epoch, begin + first + 1)
+        return float(losses.mean())
+
+    def _diverged(self, what: str, epoch: int, step: int) -> InputError:
+        kept = f"the weights of epoch {len(self.rows)} are kept" if self.rows else "no epoch is kept"
+        lr = lr_at(self.recipe, epoch * self.steps + step - 1, self.steps * self.config.epochs)
+        advice = "without --amp, or " if self.config.amp else ""
+        return InputError(
+            f"the {what} in epoch {epoch + 1}, step {step} (learning rate {lr:.2g}); {kept}",
+            hint=f"try {advice}with a smaller --batch (a lower learning rate) or another --seed",
+        )
+
+    def _validate(self, model: torch.nn.Module) -> Validation:
+        return validate(model, self.val_set, LOSSES[self.recipe.loss], _VALIDATION_BATCH[self.config.device])
+
+    def _tell(self, row: Row) -> None:
+        trained, found = (
+            "-" if dice is None else f"{dice:.4f}" for dice in (row.train_dice, row.val_dice_pooled)
+        )
+        mark = "  best" if best(self.rows) is row else ""
+        self.console.line(
+            f"epoch {row.epoch}/{self.config.epochs}  "
+            f"loss {row.train_loss:.4f} train {row.val_loss:.4f} val  Dice {trained} train {found} val  "
+            f"lr {row.lr:.1e}  {row.seconds:.1f} s{mark}"
+        )
+
+    def _save(self, rows: list[Row]) -> None:
+        """Make the newest of ``rows`` the epoch a resumed run starts from, then write what follows from it."""
+        tensors = self.learner.tensors()
+        tensors |= {f"best/{name}": tensor for name, tensor in self.best_model.state_dict().items()}
+        self.folder.save_state(tensors, rows)
+        self.rows = rows
+        self.folder.save_results(self.learner.average, self.best_model, self.rows)
+        self.folder.save_record("running", self.rows)
+        if time.monotonic() - self.curves_drawn > _CURVES_EVERY_S:
+            self.folder.save_curves(self.rows)
+            self.curves_drawn = time.monotonic()
+
+    def _save_samples(self) -> None:
+        model = self.best_model if self.recipe.checkpoint == "best" else self.learner.average
+        seen = self._validate(model)
+        for label, index in plots.choose(seen.slices.numpy(), seen.false_pixels.numpy()):
+            packed = self.val_set[index : index + 1]
+            plots.save_sample(
+                self.config.out / SAMPLES / f"{label}.png",
+                packed[0].cpu().numpy(),
+                predict_masks(model, packed)[0].numpy(),
+                f"{label}: {self.val_samples[index].id}",
+            )
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

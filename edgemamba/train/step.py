@@ -1,0 +1,145 @@
+"""The whole training step as one piece: draw, augment, forward, loss, backward, clip, optimize, average.
+
+Every buffer is static. On CUDA the step is captured once as a CUDA graph and replayed: a compact network is a
+few hundred tiny kernels, and launching them one by one would set the pace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+from edgemamba.console import Console
+from edgemamba.train.augment import Augmenter, unpack
+from edgemamba.train.learner import Learner
+from edgemamba.train.losses import LOSSES
+
+_WARM_UP_STEPS = 3
+
+
+class TrainStep:
+    """One step of training on ``batch`` slices of a data set that lies on the device.
+
+    Args:
+        learner: what is trained.
+        packed: uint8 (N, 4, H, W) on the device, see ``augment.pack``.
+        batch: slices a step.
+        steps: steps an epoch.
+        amp: bfloat16 autocast around the forward pass.
+        generator: source of the augmentation's random numbers, on the device.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        packed: Tensor,
+        *,
+        batch: int,
+        steps: int,
+        amp: bool,
+        generator: torch.Generator,
+    ) -> None:
+        device = packed.device
+        self.learner = learner
+        self.packed = packed
+        self.amp = amp
+        self.generator = generator
+        self.loss = LOSSES[learner.recipe.loss]
+        augmentation = learner.recipe.augmentation
+        height, width = packed.shape[-2:]
+        self.augmenter = augmentation and Augmenter(augmentation, (height, width), generator)
+        self.indices = torch.zeros(batch, dtype=torch.int64, device=device)
+        self.position = torch.zeros(1, dtype=torch.int64, device=device)
+        self.losses = torch.zeros(steps, device=device)
+        self.pixels = torch.zeros(3, dtype=torch.int64, device=device)
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def _step(self) -> None:
+        learner = self.learner
+        drawn = self.packed.index_select(0, self.indices)
+        images, target = self.augmenter(drawn) if self.augmenter else unpack(drawn)
+        learner.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cuda", torch.bfloat16) if self.amp else contextlib.nullcontext():
+            if learner.supervision is None:
+                logits, total = learner.model(images).float(), None
+            else:
+                logits, maps = learner.model.forward_features(images)
+                logits, total = logits.float(), learner.supervision(maps, target, self.loss)
+        loss = self.loss(logits, target)
+        total = loss if total is None else loss + total
+        total.backward()
+        if learner.recipe.clip_norm > 0:
+            torch.nn.utils.clip_grad_norm_(learner.parameters.values(), learner.recipe.clip_norm)
+        learner.optimizer.step()
+        learner.update_average()
+        self._note(loss.detach(), logits.detach(), target)
+
+    @torch.no_grad()
+    def _note(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
+        predicted, truth = logits >= 0, target >= 0.5
+        self.pixels += torch.stack([(predicted & truth).sum(), predicted.sum(), truth.sum()])
+        self.losses.index_copy_(0, self.position, loss.view(1))
+        self.position += 1
+
+    def capture(self, console: Console) -> None:
+        """Record the step as a CUDA graph; if that fails, say so once and go on step by step.
+
+        What the rehearsal changes is put back. Random numbers go on from the generator's state, which the
+        caller seeds before every epoch.
+        """
+        before = self.learner.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP_STEPS):
+                self.reset()
+                self._step()
+        torch.cuda.current_stream().wait_stream(stream)
+        self.reset()
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.generator)
+        try:
+            with torch.cuda.graph(graph):
+                self._step()
+            self.graph = graph
+        except RuntimeError as error:
+            torch.cuda.synchronize()
+            reason = str(error).splitlines()[0]
+            console.warn(
+                f"the step cannot be captured as a CUDA graph ({reason}); it runs kernel by kernel, slower"
+            )
+        self.learner.load(before)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin an epoch: clear what is counted."""
+        self.position.zero_()
+        self.losses.zero_()
+        self.pixels.zero_()
+
+    def run(self, indices: Tensor, lr: float, average_weight: float) -> None:
+        """One step; on CUDA it is only queued.
+
+        Args:
+            indices: int64 (batch), on the device.
+            lr: learning rate of this step.
+            average_weight: share of the new weights in the average.
+        """
+        self.indices.copy_(indices)
+        self.learner.lr.fill_(lr)
+        self.learner.average_weight.fill_(average_weight)
+        if self.graph is not None:
+            self.graph.replay()
+        else:
+            self._step()
+
+    def losses_so_far(self, count: int) -> Tensor:
+        """Loss of each of the first ``count`` steps of this epoch, on the CPU (waits for the device)."""
+        return self.losses[:count].cpu()
+
+    def dice(self) -> float | None:
+        """Dice at probability 0.5, pooled over this epoch's slices; None where nothing is true or found."""
+        overlap, predicted, truth = (int(n) for n in self.pixels.cpu())
+        return 2 * overlap / (predicted + truth) if predicted + truth else None
