@@ -80,7 +80,8 @@ def two_pass_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Ten
     """
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     with torch.autocast(x.device.type, enabled=False):
-        tensors = [tensor.to(dtype) for tensor in (x, dt, A, B, C, D)]
+        # Steps are written in place through views, which needs whole rows.
+        tensors = [tensor.to(dtype).contiguous() for tensor in (x, dt, A, B, C, D)]
         result: Tensor = _TwoPassScan.apply(*tensors)
     return result
 
