@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import pathlib
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +47,7 @@ __all__ = [
 ]
 
 RUNTIMES = ("auto", "onnxruntime", "litert", "tensorrt")
+LITERT_PACKAGES = ("ai_edge_litert", "tflite_runtime")
 INSTALL = {
     "onnxruntime": "pip install onnxruntime",
     "litert": "pip install ai-edge-litert",
@@ -98,9 +100,9 @@ class OnnxRuntimeSession(Session):
 
     runtime = "onnxruntime"
 
-    def __init__(self, model: pathlib.Path, manifest: dict[str, Any], threads: int, note: str = "") -> None:
-        ort = _import("onnxruntime", "onnxruntime")
-        super().__init__(manifest, ort.__version__, note)
+    def __init__(self, model: pathlib.Path, manifest: dict[str, Any], threads: int, note: str) -> None:
+        ort = importlib.import_module("onnxruntime")
+        super().__init__(manifest, str(ort.__version__), note)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -133,10 +135,9 @@ class LiteRtSession(Session):
 
     runtime = "litert"
 
-    def __init__(self, model: pathlib.Path, manifest: dict[str, Any], threads: int, note: str = "") -> None:
+    def __init__(self, model: pathlib.Path, manifest: dict[str, Any], threads: int) -> None:
         interpreter, version = _interpreter(model, threads)
-        super().__init__(manifest, version, note)
-        interpreter.allocate_tensors()
+        super().__init__(manifest, version)
         self._interpreter = interpreter
         self._source = _detail(interpreter.get_input_details(), self._input["name"])
         self._target = _detail(interpreter.get_output_details(), self._output["name"])
@@ -191,106 +192,131 @@ def _detail(details: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 
 def _interpreter(model: pathlib.Path, threads: int) -> tuple[Any, str]:
-    """A LiteRT interpreter of ``model`` and the package's name and version.
+    """A LiteRT interpreter of ``model`` with its tensors allocated, and the package's name and version.
 
     A tflite-runtime that does not fit the installed numpy imports well and fails only here, with SystemError.
     """
     reasons = []
-    for package in ("ai_edge_litert", "tflite_runtime"):
+    for package in LITERT_PACKAGES:
         try:
-            module = importlib.import_module(package + ".interpreter")
+            module = importlib.import_module(f"{package}.interpreter")
             interpreter = module.Interpreter(model_path=str(model), num_threads=threads)
+            interpreter.allocate_tensors()
         except (ImportError, SystemError, AttributeError) as error:
             reasons.append(f"{package}: {one_line(error)}")
-            continue
         except (ValueError, RuntimeError) as error:
             raise BundleError(f"{package} cannot load {model.name}: {one_line(error)}", "", 5) from None
-        return interpreter, f"{package.replace('_', '-')} {_version(package.replace('_', '-'))}"
-    raise BundleError(f"no LiteRT runtime works here ({'; '.join(reasons)})", INSTALL["litert"], 4)
+        else:
+            return interpreter, _litert_version(package)
+    raise BundleError(f"no LiteRT works here ({'; '.join(reasons)})", INSTALL["litert"], 4)
 
 
-def _version(distribution: str) -> str:
-    from importlib import metadata
-
+def _litert_version(package: str) -> str:
+    distribution = package.replace("_", "-")
     try:
-        return metadata.version(distribution)
+        return f"{distribution} {metadata.version(distribution)}"
     except metadata.PackageNotFoundError:
-        return "unknown"
+        return f"{distribution} of unknown version"
 
 
-def _import(module: str, runtime: str) -> Any:
+def _import_runtime(runtime: str) -> str:
+    """Import a runtime; gives its version.
+
+    Raises:
+        BundleError: it is not installed, or does not load.
+    """
+    reasons = []
+    for module in [f"{name}.interpreter" for name in LITERT_PACKAGES] if runtime == "litert" else [runtime]:
+        try:
+            found = importlib.import_module(module)
+        except ImportError as error:
+            reasons.append(one_line(error))
+        else:
+            return _litert_version(module.split(".")[0]) if runtime == "litert" else str(found.__version__)
+    raise BundleError(f"{runtime} is not usable here: {'; '.join(reasons)}", INSTALL[runtime], 4)
+
+
+def choose_runtime(manifest: dict[str, Any], runtime: str = "auto") -> tuple[str, str, str]:
+    """Decide which runtime will run this Bundle, and import it.
+
+    Args:
+        manifest: from ``load_manifest``.
+        runtime: one of RUNTIMES; ``auto`` is the manifest's, and ONNX Runtime for a TensorRT Bundle where
+            there is no TensorRT.
+
+    Returns:
+        its name, its version, and a note when it is not the one that the Bundle was made for.
+
+    Raises:
+        BundleError: unknown, missing, or not able to run this format.
+    """
+    if runtime not in RUNTIMES:
+        raise BundleError(f"no runtime is named {runtime!r}", f"known: {', '.join(RUNTIMES)}", 2)
+    chosen = manifest["runtime"] if runtime == "auto" else runtime
+    wanted = "tflite" if chosen == "litert" else "onnx"
+    if manifest["format"] != wanted:
+        message = f"{chosen} runs {wanted} models, this Bundle holds {manifest['format']}"
+        raise BundleError(message, "leave --runtime out", 5)
     try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise BundleError(f"{runtime} is not usable here: {one_line(error)}", INSTALL[runtime], 4) from None
+        return chosen, _import_runtime(chosen), ""
+    except BundleError as error:
+        if runtime != "auto" or chosen != "tensorrt":
+            raise
+        note = f"{error.message}; ONNX Runtime runs this Bundle on the CPU instead"
+        return "onnxruntime", _import_runtime("onnxruntime"), note
 
 
 def open_session(
     folder: str | os.PathLike[str], manifest: dict[str, Any], runtime: str = "auto", threads: int = 1
 ) -> Session:
-    """Load the Bundle's model.
-
-    Args:
-        folder: the Bundle.
-        manifest: from ``load_manifest``.
-        runtime: one of RUNTIMES; ``auto`` is the manifest's, and ONNX Runtime for a TensorRT Bundle where
-            there is no TensorRT (said in ``Session.note``).
-        threads: CPU threads of the runtime.
+    """Load the Bundle's model into a runtime (see ``choose_runtime``) with ``threads`` CPU threads.
 
     Raises:
         BundleError: the runtime is missing, cannot run this format, or refuses the model.
     """
-    if runtime not in RUNTIMES:
-        raise BundleError(f"no runtime is named {runtime!r}", f"known: {', '.join(RUNTIMES)}", 2)
     if threads < 1:
         raise BundleError(f"{threads} threads asked for, at least 1 is needed", "", 2)
+    chosen, version, note = choose_runtime(manifest, runtime)
     reason = unsafe_name(manifest["artifact"])
     if reason:
         raise BundleError(f"artifact {manifest['artifact']!r} {reason}")
     model = pathlib.Path(folder) / manifest["artifact"]
     if not model.is_file():
         raise BundleError(f"{model} is missing", "copy the Bundle again")
-    if runtime == "auto":
-        runtime = manifest["runtime"]
-        if runtime == "tensorrt":
-            try:
-                _import("tensorrt", "tensorrt")
-            except BundleError as error:
-                note = f"{error.message}; ONNX Runtime on the CPU runs this Bundle instead"
-                return OnnxRuntimeSession(model, manifest, threads, note)
-    wanted = "tflite" if runtime == "litert" else "onnx"
-    if manifest["format"] != wanted:
-        raise BundleError(
-            f"{runtime} runs {wanted} models, this Bundle holds {manifest['format']}", "--runtime auto", 5
-        )
-    if runtime == "tensorrt":
-        _import("tensorrt", "tensorrt")
-        session: Session = sibling("trt_runtime").TensorRtSession(model, manifest)
+    if chosen == "tensorrt":
+        session: Session = sibling("trt_session").TensorRtSession(model, manifest, version)
         return session
-    return (LiteRtSession if runtime == "litert" else OnnxRuntimeSession)(model, manifest, threads)
+    if chosen == "litert":
+        return LiteRtSession(model, manifest, threads)
+    return OnnxRuntimeSession(model, manifest, threads, note)
 
 
 def check_golden(
     folder: str | os.PathLike[str], manifest: dict[str, Any], session: Session
 ) -> dict[str, Any]:
-    """Run the golden images and compare with what the fp32 PyTorch model gave.
+    """Run the golden pictures and compare with what the fp32 PyTorch model gave.
 
     Returns:
-        ok, images, mean_abs_diff, max_abs_diff, mask_agreement and the two limits.
+        ok; images; mean_abs_diff and max_abs_diff of the probability (None when not finite); mask_agreement,
+        the share of equal mask pixels; and the two limits, mean_tolerance and mask_agreement_limit.
+
+    Raises:
+        BundleError: the golden file is missing or damaged.
     """
-    golden = load_golden(folder, manifest)
-    to_input = sibling("images").to_input
+    golden, images = load_golden(folder, manifest), sibling("images")
     size, scale = tuple(manifest["preprocess"]["size"]), manifest["preprocess"]["scale"]
     stride = int(golden["stride"])
-    found = np.stack([session.run(to_input(image, size, scale))[0, 0] for image in golden["images"]])
-    difference = np.abs(found[:, ::stride, ::stride] - golden["probability"])
-    agreement = float(np.mean((found >= manifest["threshold"]) == golden["mask"].astype(bool)))
-    mean, largest = float(difference.mean(dtype=np.float64)), float(difference.max())
+    inputs = [images.to_input(picture, size, scale) for picture in golden["images"]]
+    # Copies: a runtime may give the same buffer for every run.
+    found = np.stack([session.run(x)[0, 0].copy() for x in inputs])
+    masks = np.stack([images.to_mask(one, manifest["threshold"], size) for one in found])
+    difference = np.abs(found[:, ::stride, ::stride].astype(np.float64) - golden["probability"])
+    mean, largest = float(difference.mean()), float(difference.max())
+    agreement = float(np.mean(masks == golden["mask"]))
     limits = manifest["golden"]
-    # Written so that a NaN fails.
-    ok = bool(mean <= limits["mean_tolerance"] and agreement >= limits["mask_agreement"])
     return {
-        "ok": ok,
+        # Written so that NaN fails.
+        "ok": mean <= limits["mean_tolerance"] and agreement >= limits["mask_agreement"],
         "images": len(found),
         "mean_abs_diff": mean if np.isfinite(mean) else None,
         "max_abs_diff": largest if np.isfinite(largest) else None,

@@ -29,7 +29,7 @@ from edgemamba.records import (
 from edgemamba.registry import ModelInfo
 
 Runtime = Literal["onnxruntime", "litert", "tensorrt"]
-SCRIPTS = ("predict.py", "agent.py", "runner.py", "bundle_files.py", "images.py")
+SCRIPTS = ("predict.py", "agent.py", "runner.py", "bundle_files.py", "images.py", "sensors.py", "summary.py")
 TENSORRT_SCRIPTS = ("build_engine.py", "trt_session.py")
 # Format: the runtime when the target's own is for the other format, and its line in requirements.txt.
 _RUNTIMES: dict[Format, tuple[Runtime, str]] = {

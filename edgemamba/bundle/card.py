@@ -10,10 +10,10 @@ from edgemamba.registry import ModelInfo
 
 _DATA = {
     "lgg": (
-        "LGG MRI Segmentation: 3,929 axial slices of 110 patients with lower-grade glioma (The Cancer"
-        " Imaging Archive, TCGA-LGG), pre-contrast, FLAIR and post-contrast as three channels, masks of the FLAIR"
-        " abnormality by Buda, Saha and Mazurowski (Computers in Biology and Medicine 109, 2019). For research"
-        " only; the data set's own terms also bind what is trained on it."
+        "LGG MRI Segmentation: 3,929 axial slices of 110 patients with lower-grade glioma (The Cancer Imaging"
+        " Archive, TCGA-LGG); pre-contrast, FLAIR and post-contrast as channels; masks of the FLAIR"
+        " abnormality by Buda, Saha and Mazurowski (Computers in Biology and Medicine 109, 2019). For"
+        " research only; the data set's own terms also bind what is trained on it."
     ),
     "phantoms": "Generated brain-like pictures with lesions. No patient's data; no clinical meaning at all.",
     "folder": "A user's own pairs of images and masks.",
@@ -35,8 +35,9 @@ def text(manifest: Manifest, info: ModelInfo) -> str:
         f"**{CAVEAT}**",
         "",
         "## What it is",
-        f"{info.summary}; {manifest.parameters:,} parameters. Input: one RGB picture, {height}x{width},"
-        f" 0 to 1. Output: the probability of lesion for every pixel; the mask starts at {manifest.threshold}.",
+        f"{info.summary}; {manifest.parameters:,} parameters.",
+        f"Input: one RGB picture, {height}x{width}, 0 to 1. Output: the probability of lesion for each"
+        f" pixel; the mask starts at {manifest.threshold}.",
         f'Source: Crews and Whalen, "Mamba vs. else"; edgemamba {manifest.edgemamba}, {manifest.created}.',
         "",
         "## Training data",

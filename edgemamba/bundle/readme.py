@@ -55,7 +55,7 @@ sudo jetson_clocks                 # hold the clocks at the mode's maximum; --re
 """
 
 _PI_CLOCKS = """\
-Nothing here changes the board's settings. For steady numbers use a fan and the supply made for the board, and:
+Nothing here changes the board's settings. For steady numbers use a fan and the supply made for it, and:
 ```
 vcgencmd get_throttled             # 0x0: neither under-voltage nor throttling since boot
 echo performance | sudo tee /sys/devices/system/cpu/cpufreq/policy0/scaling_governor
@@ -63,7 +63,7 @@ echo performance | sudo tee /sys/devices/system/cpu/cpufreq/policy0/scaling_gove
 """
 
 _HOST_CLOCKS = """\
-Nothing here changes the machine's settings. For steady numbers leave it idle, the governor on `performance`.
+Nothing here changes the machine's settings. For steady numbers leave it idle, governor `performance`.
 """
 
 
@@ -75,8 +75,8 @@ def text(manifest: Manifest, target: Target) -> str:
     clocks = {"jetson": _JETSON_CLOCKS, "raspberry-pi": _PI_CLOCKS}.get(target.kind, _HOST_CLOCKS)
     height, width = manifest.preprocess.size
     unproven = (
-        "\nWhat was checked where this Bundle was made: the graph, with ONNX Runtime, against PyTorch. No engine"
-        "\nof it has run on a board of ours; `agent.py` checks its output before it measures.\n"
+        "\nWhat was checked where this Bundle was made: the graph, with ONNX Runtime, against PyTorch. No"
+        "\nengine of it has run on a board of ours; `agent.py` checks its output before it measures.\n"
         if tensorrt
         else ""
     )
