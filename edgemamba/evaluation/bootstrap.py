@@ -5,8 +5,9 @@ features and w_p is how often the patient was drawn. One matrix product therefor
 delta method gives each resample its own standard error, and two figures of the same patients combine into a
 paired one.
 
-Percentile intervals of a mean Dice are too narrow for few patients (simulated on a skewed Dice: a nominal 95
-% covers 86 % at 11 patients and 91 % at 22), so below ``FEW_PATIENTS`` smooth figures use bootstrap-t.
+Percentile intervals of a mean Dice are too narrow for few patients. Simulated for a left-skewed Dice (mean
+0.8, deviation 0.19; 2,000 trials), a nominal 95 % covers 90 % at 11 patients, 92 % at 22, 93 % at 55 and 94 %
+at 110; bootstrap-t covers 96, 96, 95 and 95 %. So smooth figures use bootstrap-t below ``FEW_PATIENTS``.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, sections 12.5 (bootstrap-t), 13.3
 (percentile).
@@ -216,19 +217,19 @@ def estimate(
     totals = weights @ features
     values = statistic.value(totals)
     usable = np.isfinite(values)
-    if np.allclose(values[usable], point, rtol=0, atol=_EQUAL):
-        return Estimate(point, point, point, "all patients agree", patients)
-    if statistic.gradient is not None and patients < FEW_PATIENTS:
-        own_error = _standard_errors(statistic, features, np.ones((1, patients)))[0]
-        errors = _standard_errors(statistic, features, weights)
-        usable &= errors > _EQUAL
-        limits = point - _quantiles((values[usable] - point) / errors[usable])[::-1] * own_error
-        method = "bootstrap-t"
-    else:
-        limits = _quantiles(values[usable])
-        method = "percentile bootstrap"
     if usable.mean() < _USABLE_SHARE:
         return without("undefined in many resamples")
+    if np.allclose(values[usable], point, rtol=0, atol=_EQUAL):
+        return Estimate(point, point, point, "all patients agree", patients)
+    method, limits = "percentile bootstrap", _quantiles(values[usable])
+    if statistic.gradient is not None and patients < FEW_PATIENTS:
+        errors = _standard_errors(statistic, features, weights)
+        varied = usable & (errors > _EQUAL)
+        # Where nearly all patients agree, many resamples vary in nothing and have no t.
+        if varied.mean() >= _USABLE_SHARE:
+            own_error = _standard_errors(statistic, features, np.ones((1, patients)))[0]
+            t = (values[varied] - point) / errors[varied]
+            method, limits = "bootstrap-t", point - _quantiles(t)[::-1] * own_error
     low, high = np.clip(limits, *bounds)
     return Estimate(point, float(low), float(high), method, patients)
 
@@ -281,7 +282,7 @@ def _standard_errors(statistic: Statistic, features: Floats, weights: Floats) ->
 
 def _quantiles(values: Floats) -> Floats:
     tail = (1 - CONFIDENCE) / 2
-    return np.quantile(values, [tail, 1 - tail]) if len(values) else np.full(2, np.nan)
+    return np.quantile(values, [tail, 1 - tail])
 
 
 def _divide(above: Floats, below: Floats) -> Floats:

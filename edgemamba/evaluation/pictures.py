@@ -165,7 +165,7 @@ def _shown(image: Pixels, dataset: Dataset) -> Panel:
 
 
 def _paint(shown: Pixels, first: Pixels, second: Pixels) -> Pixels:
-    """Two masks on a dimmed picture: sky blue in both, yellow in the first only, vermilion in the second only."""
+    """Two masks on a dimmed picture: sky blue both, yellow the first only, vermilion the second only."""
     drawn = (shown * np.float32(0.55)).astype(np.uint8)
     one, other = first != 0, second != 0
     drawn[one & other], drawn[one & ~other], drawn[other & ~one] = SKY, YELLOW, VERMILION
