@@ -1,14 +1,15 @@
-"""From an image file to the network's input, and from its output to a mask: the one place where pixels change.
+"""From an image file to the network's input and from its output to a mask: the one place where pixels change.
 
-Training, evaluation and the board all call these functions, so that a network sees on the board what it was trained
-on. The file is copied verbatim into Bundles: Python 3.8, standard library, numpy and Pillow.
+Training, evaluation and the board all call these functions, so that a network sees on the board what it was
+trained on. The file is copied verbatim into Bundles: Python 3.8, standard library, numpy and Pillow.
 
 How a file becomes three channels of 8 bits:
 
 * one picture a file (an animation or a stack of pages is refused), turned upright as its EXIF tag says;
 * grey is repeated, palettes are resolved, CMYK and YCbCr are converted, transparency lies on black;
-* grey of more than 8 bits (16-bit PNG and TIFF, 32-bit, floating point) has no agreed scale (a 12-bit scan in a 16-bit
-  file would be nearly black), so its own range, from min(0, least value) to the greatest, becomes 0 to 255;
+* grey of more than 8 bits (16-bit PNG and TIFF, 32-bit, floating point) has no agreed scale, and a 12-bit
+  scan in a 16-bit file would be nearly black, so the image's own range, from min(0, least value) to the
+  greatest, becomes 0 to 255;
 * colour of 16 bits keeps the upper byte, as Pillow reads it.
 """
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 MAX_PIXELS = 64_000_000
 
-# What Pillow's decoders raise on damaged bytes, found by corrupting files of every format.
+# What Pillow's decoders raise on damaged bytes; it differs by format and version.
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -43,10 +44,8 @@ _DAMAGE = (
     LookupError,
     TypeError,
     EOFError,
-    AttributeError,
     struct.error,
     zlib.error,
-    MemoryError,
 )
 
 
@@ -68,11 +67,7 @@ def open_image(path: AnyPath) -> UInt8:
     Raises:
         ImageError: missing, not an image, truncated or damaged, too large, or not a single picture.
     """
-    image = load(path)
-    try:
-        return _to_rgb(image)
-    except _DAMAGE as error:
-        raise ImageError(f"{path}: cannot be converted to RGB: {error}") from None
+    return to_rgb(path, load(path))
 
 
 def load(path: AnyPath) -> Image.Image:
@@ -98,7 +93,7 @@ def load(path: AnyPath) -> Image.Image:
                     f"{path} holds {pages} pictures, not one", "save each page or frame as its own file"
                 )
             image.load()
-            return ImageOps.exif_transpose(image) or image
+            return ImageOps.exif_transpose(image)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -124,20 +119,29 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _to_rgb(image: Image.Image) -> UInt8:
-    if image.mode == "F" or image.mode.startswith("I"):
-        grey = _stretch(np.asarray(image))
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
+def to_rgb(path: AnyPath, image: Image.Image) -> UInt8:
+    """A decoded image of any mode as uint8 (H, W, 3); ``path`` is for the message.
+
+    Raises:
+        ImageError: values that are not finite, or a colour space that has no rule.
+    """
+    try:
+        if image.mode == "F" or image.mode.startswith("I"):
+            return np.repeat(_stretch(np.asarray(image))[:, :, None], 3, axis=2)
+        if {"A", "a"} & set(image.getbands()) or "transparency" in image.info:
+            black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+            image = Image.alpha_composite(black, image.convert("RGBA"))
+        return np.array(image.convert("RGB"))
+    except _DAMAGE as error:
+        raise ImageError(
+            f"{path} cannot be converted to RGB: {error}", "save it as 8-bit grey or RGB"
+        ) from None
 
 
 def _stretch(values: npt.NDArray[np.generic]) -> UInt8:
     exact = values.astype(np.float64)
     if not np.isfinite(exact).all():
-        raise ValueError("it has values that are not finite")
+        raise ValueError("some values are not finite")
     low = min(0.0, float(exact.min()))
     span = float(exact.max()) - low
     if span == 0.0:
@@ -146,7 +150,7 @@ def _stretch(values: npt.NDArray[np.generic]) -> UInt8:
 
 
 def resize(image: UInt8, size: Size) -> UInt8:
-    """Bilinear resize (area-weighted when shrinking, as Pillow does it) of uint8 (H, W, 3) to ``size`` = (h, w)."""
+    """Bilinear resize of uint8 (H, W, 3) to ``size`` = (h, w); shrinking averages, as Pillow does it."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ImageError(f"an image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
     if image.shape[:2] == tuple(size):
@@ -178,7 +182,7 @@ def to_input(image: UInt8, size: Size, scale: float) -> Float32:
 def to_mask(probability: Float32, threshold: float, original_size: Size) -> UInt8:
     """The mask in the image's own size: the probability is resized bilinearly, then compared (``>=``).
 
-    Resizing before comparing keeps borders smooth where resizing the mask would give the network's pixels as steps.
+    Resized after comparing, the mask would show the network's pixels as steps.
 
     Args:
         probability: float32 (h, w).
@@ -197,7 +201,7 @@ def to_mask(probability: Float32, threshold: float, original_size: Size) -> UInt
 
 
 def outline(mask: UInt8) -> npt.NDArray[np.bool_]:
-    """Pixels of ``mask`` (H, W) that have a neighbour (of four) outside it; the picture's edge counts as outside."""
+    """Pixels of ``mask`` (H, W) with one of four neighbours outside it or beyond the edge of the picture."""
     inside = np.pad(mask != 0, 1)
     core = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
     return inside[1:-1, 1:-1] & ~core
@@ -206,7 +210,7 @@ def outline(mask: UInt8) -> npt.NDArray[np.bool_]:
 def overlay(
     image: UInt8, mask: UInt8, *, color: tuple[int, int, int] = (255, 64, 64), opacity: float = 0.3
 ) -> UInt8:
-    """Draw ``mask`` (H, W) on a copy of ``image`` (H, W, 3): a tint of ``opacity`` and a full-strength outline."""
+    """Draw ``mask`` (H, W) on a copy of ``image`` (H, W, 3): a tint of ``opacity`` and a full outline."""
     if image.shape[:2] != mask.shape:
         raise ImageError(f"the mask is {mask.shape}, the image {image.shape[:2]}")
     drawn = image.copy()
@@ -223,7 +227,7 @@ def save_image(path: AnyPath, image: UInt8) -> None:
     temporary = place.with_name(f".{place.name}.tmp-{os.getpid()}")
     try:
         Image.fromarray(image).save(temporary, format="PNG")
-        os.replace(temporary, place)
+        temporary.replace(place)
     finally:
         if temporary.exists():
             temporary.unlink()

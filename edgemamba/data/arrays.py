@@ -33,7 +33,7 @@ class Arrays:
 
 
 def load_arrays(dataset: Dataset, indices: Sequence[int], size: tuple[int, int], console: Console) -> Arrays:
-    """Read samples in threads and resize them to ``size`` = (h, w): images as on the board, masks to the nearest pixel.
+    """Read samples in threads, resized to ``size`` = (h, w): images as on the board, masks by nearest pixel.
 
     Raises:
         InputError: files that cannot be used; the first few are named, all are counted.

@@ -1,4 +1,4 @@
-"""What every data set is: samples with an id, a patient and a number, and a picture with its mask for each."""
+"""What every data set is: samples with id, patient and number, and for each a picture with its mask."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Dataset(abc.ABC):
     Attributes:
         name: key of the catalogue's table.
         root: folder of the files, or None where they are generated.
-        options: everything besides name and root that :func:`edgemamba.data.open_dataset` needs to open it again.
+        options: what :func:`edgemamba.data.open_dataset` needs besides name and root to open it again.
         samples: ordered by patient, then number.
         grouped: whether the data set says which samples belong to one patient.
     """
@@ -56,4 +56,4 @@ class Dataset(abc.ABC):
 
     @abc.abstractmethod
     def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 over the sorted sample ids and the contents of their files; independent of the root."""
+        """Hexadecimal SHA-256 over the sorted sample ids and their contents, wherever the root lies."""

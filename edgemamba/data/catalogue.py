@@ -87,14 +87,19 @@ def open_dataset(name: str, root: str | Path | None = None, **options: Any) -> D
             raise UsageError(
                 f"{name} are generated and have no folder", hint="leave the data root out, or name --data"
             )
-        dataset: Dataset = factory(**options)
-        return dataset
+        generated: Dataset = factory(**options)
+        return generated
     if root is None:
         raise UsageError(
             f"{name} needs the folder of its files", hint=f"--data-root DIR, or set {ENVIRONMENT}"
         )
-    dataset = factory(Path(root).expanduser(), **options)
-    return dataset
+    try:
+        found: Dataset = factory(Path(root).expanduser(), **options)
+    except OSError as error:
+        raise InputError(
+            f"{root} cannot be read: {error.strerror}", hint="check the folder's permissions"
+        ) from None
+    return found
 
 
 def default_data() -> tuple[str, Path] | None:
@@ -109,15 +114,15 @@ def default_data() -> tuple[str, Path] | None:
     from edgemamba.data import folder, lgg
 
     root = Path(value).expanduser()
+    if not root.is_dir():
+        raise InputError(
+            f"{ENVIRONMENT}={value} is not a folder", hint=f"set {ENVIRONMENT} to a data folder, or unset it"
+        )
     if lgg.find_layout(root) is not None:
         return "lgg", root
     if folder.has_layout(root):
         return "folder", root
-    reason = (
-        "holds neither kaggle_3m/<patient>/<slice>.tif nor images/ and masks/"
-        if root.is_dir()
-        else "is no folder"
-    )
     raise InputError(
-        f"{ENVIRONMENT}={value} {reason}", hint=f"set {ENVIRONMENT} to a data folder, or unset it"
+        f"{ENVIRONMENT}={value} holds neither kaggle_3m/<patient>/<slice>.tif nor images/ and masks/",
+        hint=f"set {ENVIRONMENT} to a data folder, or unset it",
     )

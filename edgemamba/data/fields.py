@@ -1,8 +1,8 @@
 """Random numbers and smooth random functions that are the same, bit by bit, on every platform.
 
-Random numbers are the raw stream of PCG64, which numpy guarantees never to change (unlike the distributions built on
-it). Arithmetic is elementwise with correctly rounded operations (+, -, *, /, sqrt): no libm, no reduction, whose last
-bit depends on the processor.
+Random numbers are the raw stream of PCG64, which numpy guarantees never to change (unlike the distributions
+built on it). Arithmetic is elementwise with correctly rounded operations (+, -, *, /, sqrt): no libm, no
+reduction, whose last bit depends on the processor.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Stream:
 
 
 class Field:
-    """A smooth random function on the cube [-1, 1]^3, about unit size: a cubic B-spline over a random grid."""
+    """A smooth random function on [-1, 1]^3, about unit size: a cubic B-spline over a random grid."""
 
     def __init__(self, stream: Stream, depth: int, cells: int) -> None:
         self._grid = stream.symmetric(depth + 3, cells + 3, cells + 3) * np.float32(3.0)

@@ -1,7 +1,7 @@
-"""A user's own pairs: ``images/`` and ``masks/`` with equal file stems (``x.png`` and ``x.gif`` or ``x_mask.png``).
+"""A user's own pairs: ``images/x.png`` with ``masks/x.gif`` or ``masks/x_mask.png``, equal in their stem.
 
-Any common image format, each picture of its own size; masks of 0 and 1 or 0 and 255 (``pairs.read_mask``), images as
-in ``board.images``. Other files (hidden ones, text) are left alone, sub-folders are not entered.
+Any common image format, each picture of its own size; masks of 0 and 1 or 0 and 255 (``pairs.read_mask``),
+images as in ``board.images``. Other files (hidden ones, text) are left alone, sub-folders are not entered.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from edgemamba.data.base import Sample
 from edgemamba.data.pairs import Pair, PairDataset, listed
 from edgemamba.errors import InputError, UsageError
 
-SUFFIXES = frozenset(".png .tif .tiff .jpg .jpeg .bmp .gif .webp .ppm .pgm".split())
+SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm"})
 MASK_ENDINGS = ("_mask", "-mask", "_masks", "_segmentation", "_seg", "_label")
 _HINT = "put the images in DIR/images and a mask of the same stem for each in DIR/masks"
 
@@ -23,13 +23,13 @@ class Folder(PairDataset):
     """The pairs under ``root``.
 
     Args:
-        group: which images belong to one patient, for the patient split. A text without brackets is a separator: the
-            patient is what stands before its first occurrence in the stem. Otherwise a regular expression that is
-            searched in the stem; its first group is the patient. None: every image stands alone.
+        group: which images belong to one patient, for the patient split. Without brackets it is a separator:
+            the patient is what stands before its first occurrence in the stem. Otherwise it is a regular
+            expression that is searched in the stem; its first group is the patient. None: nothing is known.
 
     Raises:
-        InputError: no such layout, nothing in it, an image without mask or mask without image, equal stems, a stem
-            that ``group`` does not fit.
+        InputError: no such layout, nothing in it, an image without mask or mask without image, equal stems,
+            a stem that ``group`` does not fit.
         UsageError: ``group`` is not a regular expression with a group.
     """
 
@@ -135,5 +135,5 @@ def _samples(stems: list[str], patient_of: Callable[[str], str | None]) -> tuple
 
 
 def _natural(stem: str) -> tuple[list[tuple[int, str]], str]:
-    parts = re.split(r"(\d+)", stem)
+    parts = re.split(r"([0-9]+)", stem)
     return [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(parts)], stem

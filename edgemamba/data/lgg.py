@@ -1,7 +1,10 @@
-"""LGG brain MRI: 110 patients, 3,929 slices as ``kaggle_3m/<patient>/<patient>_<number>.tif`` and ``..._mask.tif``.
+"""LGG brain MRI: 110 patients, 3,929 slices as ``kaggle_3m/<patient>/<slice>.tif`` and ``<slice>_mask.tif``.
 
-Channels: pre-contrast, FLAIR, post-contrast; a missing sequence is FLAIR again. Masks mark the FLAIR abnormality.
-Source: Buda, Saha, Mazurowski, Computers in Biology and Medicine 109, 2019; images from The Cancer Imaging Archive.
+Channels: pre-contrast, FLAIR, post-contrast; a missing sequence is FLAIR again. Masks mark the FLAIR
+abnormality.
+
+Source: Buda, Saha, Mazurowski, Computers in Biology and Medicine 109, 2019; images from The Cancer Imaging
+Archive.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from edgemamba.data.pairs import Pair, PairDataset, listed
 from edgemamba.errors import InputError
 
 _PLACES = ("", "kaggle_3m", "lgg-mri-segmentation/kaggle_3m")
-_SLICE = re.compile(r"(?P<id>.+_(?P<number>\d+))(?P<mask>_mask)?\.tif")
+_SLICE = re.compile(r"(?P<id>.+_(?P<number>[0-9]+))(?P<mask>_mask)?\.tif")
 _HINT = "give the folder kaggle_3m of the data set LGG MRI Segmentation, or the folder that holds it"
 
 
@@ -23,7 +26,7 @@ class LGG(PairDataset):
     """The data set under ``root``: the folder kaggle_3m, or one that contains it.
 
     Raises:
-        InputError: no such layout, an image without its mask or a mask without its image, a foreign file name.
+        InputError: no such layout, an image without mask or a mask without image, a foreign file name.
     """
 
     name = "lgg"

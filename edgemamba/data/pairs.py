@@ -87,8 +87,9 @@ def _known_hash(path: Path, _size: int, _mtime_ns: int) -> str:
 def read_mask(path: Path) -> UInt8:
     """Read a binary mask.
 
-    The values are 0 and 1, or 0 and 255 (an empty mask has only 0, a full one only 1 or 255). A palette counts by its
-    colours where they are grey, by its indices where they are not. Colour masks have three equal channels.
+    The values are 0 and 1, or 0 and 255 (an empty mask has only 0, a full one only 1 or 255). A palette
+    counts by its colours where they are grey, by its indices where they are not. A mask with three channels
+    has them equal; transparency is black.
 
     Returns:
         uint8 (H, W) of 0 and 1.
@@ -97,22 +98,16 @@ def read_mask(path: Path) -> UInt8:
         ImageError: not an image, damaged, or with other values.
     """
     picture = images.load(path)
-    if picture.mode == "P":
-        values = np.array(picture.convert("RGB"))
-        if not _grey(values):
-            values = np.asarray(picture)
-    elif picture.mode == "1":
-        values = np.asarray(picture).astype(np.uint8)
-    elif "A" in picture.getbands():
-        values = np.array(picture.convert("RGB"))
-    else:
+    indexed = picture.mode == "P" and not _grey(np.asarray(picture.convert("RGB")))
+    if indexed or picture.mode in ("L", "F") or picture.mode.startswith("I"):
         values = np.asarray(picture)
-    if values.ndim == 3:
-        if not _grey(values):
+    else:
+        colors = images.to_rgb(path, picture)
+        if not _grey(colors):
             raise images.ImageError(
                 f"{path} is a colour image, not a mask", "save the mask as grey, 0 and 255"
             )
-        values = values[:, :, 0]
+        values = colors[:, :, 0]
     foreground = values != 0
     marks = np.unique(values[foreground])
     if marks.size > 1 or (marks.size == 1 and marks[0] not in (1, 255)):
@@ -124,8 +119,8 @@ def read_mask(path: Path) -> UInt8:
     return foreground.astype(np.uint8)
 
 
-def _grey(values: UInt8) -> bool:
-    return bool((values == values[:, :, :1]).all())
+def _grey(colors: UInt8) -> bool:
+    return bool((colors == colors[:, :, :1]).all())
 
 
 def listed(names: Sequence[str]) -> str:

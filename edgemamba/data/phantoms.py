@@ -191,7 +191,7 @@ def render(seed: int, patient: int, number: int, height: float, size: int) -> tu
 
 
 def _blend(signal: Float, tissue: Float, weight: Float) -> None:
-    """Move ``signal`` (3, h, w) towards the values of ``tissue`` (3,); plane by plane, which stays in the cache."""
+    """Move ``signal`` (3, h, w) towards ``tissue`` (3,); plane by plane, which stays in the cache."""
     for plane, value in zip(signal, tissue, strict=True):
         plane += (value - plane) * weight
 

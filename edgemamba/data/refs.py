@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def data_ref(dataset: Dataset, split: Split) -> DataRef:
-    """Record what is needed to open ``dataset`` and ``split`` again (reads every file once for the fingerprint)."""
+    """Record what opens ``dataset`` and ``split`` again; the fingerprint reads every file once."""
     from edgemamba.records import DataRef
 
     return DataRef(

@@ -1,10 +1,10 @@
 """Fixed splits that depend on names alone, never on the order of files, a seed or a library.
 
-``image``   samples ordered by the SHA-256 of their id: the first 80 % train, then 10 % validation, then 10 % test.
-            Slices of one patient land on both sides: leaky, for comparison with published numbers.
-``fold:K``  patients ordered by the SHA-256 of their name, patient i in fold i mod 5. Test is fold K, validation the
-            first half of fold K + 1 in that order, train all others.
-``patient`` another name of ``fold:0``.
+* ``image``: samples ordered by the SHA-256 of their id; the first 80 % train, then 10 % validation, then 10 %
+  test. Slices of one patient land on both sides: leaky, for comparison with published numbers.
+* ``fold:K``: patients ordered by the SHA-256 of their name, patient i in fold i mod 5. Test is fold K,
+  validation the first half of fold K + 1 in that order, train all others.
+* ``patient``: another name of ``fold:0``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Split:
 
     Attributes:
         spec: ``image``, ``patient`` or ``fold:K``.
-        leaky: whether a patient of val or test is also in train.
+        leaky: whether a patient of val or test is also in train, as far as the data set names patients.
     """
 
     spec: str
