@@ -11,6 +11,7 @@ Everything is at most 4-D, splits instead of indexing, softplus written as relu(
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -57,8 +58,8 @@ def softplus(x: Tensor) -> Tensor:
     return torch.relu(x) + torch.log(1 + torch.exp(-torch.abs(x)))
 
 
-def two_pass_core(tokens: Tensor, w: Weights) -> Tensor:
-    """Mamba block over tokens (Q, K, groups, d_model) in scan order, chunked."""
+def two_pass_core(tokens: Tensor, w: Weights, recurrence: Callable[..., Tensor]) -> Tensor:
+    """Mamba block over tokens (Q, K, groups, d_model) in scan order, chunked; ``recurrence``: a ``two_pass``."""
     chunk, chunks, groups, d_model = (int(n) for n in tokens.shape)
     d_inner, d_state = int(w.A.shape[0]), int(w.A.shape[1])
     positions = chunks * groups
@@ -70,7 +71,7 @@ def two_pass_core(tokens: Tensor, w: Weights) -> Tensor:
     rank = int(w.dt_proj.shape[1])
     r, B, C = torch.matmul(w.x_proj, x).split([rank, d_state, d_state], 0)
     dt = softplus((w.dt_proj * r if rank == 1 else torch.matmul(w.dt_proj, r)) + w.dt_bias[:, None])
-    y = _two_pass(
+    y = recurrence(
         dt.reshape(d_inner, 1, chunk, positions),
         (dt * x).reshape(d_inner, 1, chunk, positions),
         w.A.reshape(d_inner, d_state, 1, 1),
@@ -96,7 +97,7 @@ def _causal_conv(x: Tensor, w: Weights, groups: int) -> Tensor:
     return y
 
 
-def _two_pass(dt: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, groups: int) -> Tensor:
+def two_pass(dt: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, groups: int) -> Tensor:
     """Recurrence over dt, u (D, 1, Q, KG), B, C (1, N, Q, KG), A (D, N, 1, 1) -> (D, 1, Q, KG)."""
     chunk = int(dt.shape[2])
     steps, inputs = dt.split(1, 2), u.split(1, 2)
@@ -130,8 +131,8 @@ def _carry(end: Tensor, decay: Tensor, groups: int) -> Tensor:
     return torch.nn.functional.pad(end[..., : positions - groups], (groups, 0))
 
 
-def sequential_core(tokens: Tensor, w: Weights) -> Tensor:
-    """Mamba block over tokens (length, 1, groups, d_model), one step after the other, time first."""
+def sequential_core(tokens: Tensor, w: Weights, recurrence: Callable[..., Tensor]) -> Tensor:
+    """Mamba block over tokens (length, 1, groups, d_model), time first; ``recurrence``: a ``sequential``."""
     length, _, groups, d_model = (int(n) for n in tokens.shape)
     d_inner, d_state = int(w.A.shape[0]), int(w.A.shape[1])
     rows = length * groups
@@ -145,16 +146,25 @@ def sequential_core(tokens: Tensor, w: Weights) -> Tensor:
     rank = int(w.dt_proj.shape[1])
     r, B, C = torch.matmul(x, w.x_proj.t()).split([rank, d_state, d_state], 1)
     dt = softplus(torch.matmul(r, w.dt_proj.t()) + w.dt_bias)
-    rates = w.A.t().reshape(1, 1, d_state, d_inner)
-    steps = dt.reshape(length, groups, 1, d_inner).split(1, 0)
-    inputs = (dt * x).reshape(length, groups, 1, d_inner).split(1, 0)
-    B_steps = B.reshape(length, groups, d_state, 1).split(1, 0)
-    C_steps = C.reshape(length, groups, d_state, 1).split(1, 0)
+    y = recurrence(
+        dt.reshape(length, groups, 1, d_inner),
+        (dt * x).reshape(length, groups, 1, d_inner),
+        w.A.t().reshape(1, 1, d_state, d_inner),
+        B.reshape(length, groups, d_state, 1),
+        C.reshape(length, groups, d_state, 1),
+    ).reshape(rows, d_inner)
+    y = (y + w.D * x) * _silu(z)
+    return torch.matmul(y, w.out_proj.t()).reshape(length, 1, groups, d_model)
+
+
+def sequential(dt: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    """Recurrence over dt, u (L, G, 1, D), B, C (L, G, N, 1), A (1, 1, N, D) -> (L, G, 1, D)."""
+    length = int(dt.shape[0])
+    steps, inputs = dt.split(1, 0), u.split(1, 0)
+    B_steps, C_steps = B.split(1, 0), C.split(1, 0)
     state = inputs[0] * B_steps[0]
     outputs = [(state * C_steps[0]).sum(2, keepdim=True)]
     for t in range(1, length):
-        state = torch.exp(steps[t] * rates) * state + inputs[t] * B_steps[t]
+        state = torch.exp(steps[t] * A) * state + inputs[t] * B_steps[t]
         outputs.append((state * C_steps[t]).sum(2, keepdim=True))
-    y = torch.cat(outputs, 0).reshape(rows, d_inner) if length > 1 else outputs[0].reshape(rows, d_inner)
-    y = (y + w.D * x) * _silu(z)
-    return torch.matmul(y, w.out_proj.t()).reshape(length, 1, groups, d_model)
+    return torch.cat(outputs, 0) if length > 1 else outputs[0]

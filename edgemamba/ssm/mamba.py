@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgemamba.ssm import export_forms
+from edgemamba.ssm import export_forms, scan_op
 from edgemamba.ssm.forms import EXPORT_FORMS, Form, FormModule, set_form
 from edgemamba.ssm.reference import selective_scan
 from edgemamba.ssm.two_pass import chunk_length, two_pass_scan, with_history
@@ -96,10 +96,11 @@ class Mamba(FormModule):
         if self.form in EXPORT_FORMS:
             length = int(tokens.shape[0]) * int(tokens.shape[1])
             form = export_forms.choose_form(length, self.d_inner, self.d_state, int(tokens.shape[2]))
-            core = (
-                export_forms.two_pass_core if form.algorithm == "two-pass" else export_forms.sequential_core
-            )
-            return core(tokens, self._weights())
+            # LiteRT's converter takes the recurrence as one operator (see scan_op), ONNX as plain operations.
+            recurrences = scan_op if self.form == "litert" else export_forms
+            if form.algorithm == "two-pass":
+                return export_forms.two_pass_core(tokens, self._weights(), recurrences.two_pass)
+            return export_forms.sequential_core(tokens, self._weights(), recurrences.sequential)
         if self.form == "train":
             return self._train(tokens)
         return self._sequential(tokens)
