@@ -51,7 +51,7 @@ LITERT_PACKAGES = ("ai_edge_litert", "tflite_runtime")
 INSTALL = {
     "onnxruntime": "pip install onnxruntime",
     "litert": "pip install ai-edge-litert",
-    "tensorrt": "sudo apt install python3-libnvinfer; python3 -m venv --system-site-packages (see README.md)",
+    "tensorrt": "sudo apt install python3-libnvinfer; python3 -m venv --system-site-packages (README.md)",
 }
 
 
@@ -62,6 +62,7 @@ class Session:
         runtime: onnxruntime, litert or tensorrt.
         version: version of that runtime.
         note: why this runtime was taken although the Bundle asks for another; else empty.
+        build_ns: how long an engine took to build, when it had to be built.
         shape: the only input shape, (1, 3, h, w).
     """
 
@@ -70,6 +71,7 @@ class Session:
     def __init__(self, manifest: dict[str, Any], version: str, note: str = "") -> None:
         self.version = version
         self.note = note
+        self.build_ns = 0
         height, width = manifest["preprocess"]["size"]
         self.shape = (1, 3, int(height), int(width))
         self._input = manifest["inputs"][0]

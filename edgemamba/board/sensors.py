@@ -71,7 +71,9 @@ def memory(root: pathlib.Path = ROOT) -> dict[str, int]:
     if "Pss" in rollup:
         found["pss_bytes"] = rollup["Pss"]
         found["private_bytes"] = rollup.get("Private_Clean", 0) + rollup.get("Private_Dirty", 0)
-    return found
+    # Where CPU and GPU share the memory, what CUDA takes shows here only.
+    available = _meminfo(root).get("MemAvailable")
+    return found if available is None else {**found, "available_bytes": available}
 
 
 def reset_peak() -> bool:

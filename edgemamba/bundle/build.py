@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -30,7 +31,7 @@ from edgemamba.registry import ModelInfo
 
 Runtime = Literal["onnxruntime", "litert", "tensorrt"]
 SCRIPTS = ("predict.py", "agent.py", "runner.py", "bundle_files.py", "images.py", "sensors.py", "summary.py")
-TENSORRT_SCRIPTS = ("build_engine.py", "trt_session.py")
+TENSORRT_SCRIPTS = ("build_engine.py", "trt_session.py", "cudart.py")
 # Format: the runtime when the target's own is for the other format, and its line in requirements.txt.
 _RUNTIMES: dict[Format, tuple[Runtime, str]] = {
     "onnx": ("onnxruntime", "onnxruntime>=1.20"),
@@ -190,10 +191,18 @@ def _copy_scripts(folder: Path, runtime: Runtime) -> None:
     board = Path(runner.__file__).parent
     for name in (*SCRIPTS, *(TENSORRT_SCRIPTS if runtime == "tensorrt" else ())):
         shutil.copyfile(board / name, folder / name)
-    licence = data_root() / "LICENSE"
-    if not licence.is_file():
-        raise InputError(f"{licence} is missing", hint="reinstall edgemamba")
-    shutil.copyfile(licence, folder / "LICENSE")
+    write_text(folder / "LICENSE", _licence())
+
+
+def _licence() -> str:
+    """The licence's text: at the top of a checkout, in the metadata of an installed package."""
+    checkout = data_root() / "LICENSE"
+    if checkout.is_file():
+        return checkout.read_text()
+    text = metadata.distribution("edgemamba").read_text("licenses/LICENSE")
+    if text is None:
+        raise InputError("edgemamba's own LICENSE is missing", hint="reinstall edgemamba")
+    return text
 
 
 def _entries(folder: Path) -> list[FileEntry]:

@@ -80,6 +80,7 @@ def text(manifest: Manifest, target: Target) -> str:
         if tensorrt
         else ""
     )
+    engine_files = "| `build_engine.py`, `trt_session.py`, `cudart.py` | build and run the engine |"
     return f"""\
 # {manifest.model} for {target.title}
 
@@ -116,6 +117,6 @@ Checks the golden pictures, measures cold start, latency and memory, prints a su
 | `manifest.json` | what it is, how it was made and checked, size and SHA-256 of every file |
 | `golden.npz` | {manifest.golden.images} phantom pictures and the fp32 PyTorch output for them |
 | `predict.py`, `agent.py` | what you run; they need numpy, Pillow and one runtime, not edgemamba |
-| `runner.py`, `bundle_files.py`, `images.py` | what those two share |
-{"| `build_engine.py`, `trt_session.py` | TensorRT: build and run the engine |" if tensorrt else ""}
+| `runner.py`, `bundle_files.py`, `images.py`, `sensors.py`, `summary.py` | what those two use |
+{engine_files if tensorrt else ""}
 """
