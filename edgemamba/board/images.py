@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 MAX_PIXELS = 64_000_000
+
+# Both end as an ImageError, which says it once: damage, and a size above a limit that is lower than Pillow's.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 # What Pillow's decoders raise on damaged bytes; it differs by format and version.
 _DAMAGE = (
@@ -104,6 +109,8 @@ def load(path: AnyPath) -> Image.Image:
             f"{path} is {'empty' if empty else 'not an image that can be read'}", known
         ) from None
     except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise ImageError(f"{path} cannot be read: {error.strerror}") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(
             f"{path} is damaged or truncated: {reason}", "copy or export the file again"
@@ -128,7 +135,7 @@ def to_rgb(path: AnyPath, image: Image.Image) -> UInt8:
     try:
         if image.mode == "F" or image.mode.startswith("I"):
             return np.repeat(_stretch(np.asarray(image))[:, :, None], 3, axis=2)
-        if {"A", "a"} & set(image.getbands()) or "transparency" in image.info:
+        if image.getbands()[-1] in ("A", "a") or "transparency" in image.info:
             black = Image.new("RGBA", image.size, (0, 0, 0, 255))
             image = Image.alpha_composite(black, image.convert("RGBA"))
         return np.array(image.convert("RGB"))
@@ -146,7 +153,7 @@ def _stretch(values: npt.NDArray[np.generic]) -> UInt8:
     span = float(exact.max()) - low
     if span == 0.0:
         return np.zeros(values.shape, np.uint8)
-    return np.floor((exact - low) * (255.0 / span) + 0.5).astype(np.uint8)
+    return np.floor((exact - low) * 255.0 / span + 0.5).astype(np.uint8)
 
 
 def resize(image: UInt8, size: Size) -> UInt8:

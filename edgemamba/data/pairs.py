@@ -113,7 +113,7 @@ def read_mask(path: Path) -> UInt8:
     if marks.size > 1 or (marks.size == 1 and marks[0] not in (1, 255)):
         seen = ", ".join(f"{mark:g}" for mark in marks[:4].tolist()) + (", ..." if marks.size > 4 else "")
         raise images.ImageError(
-            f"{path} is not a mask of 0 and 1 or 0 and 255: it also has {seen}",
+            f"{path} is not a mask of 0 and 1 or 0 and 255: beside 0 it has {seen}",
             "save masks without loss (PNG, TIFF, GIF), one class, not resized with interpolation",
         )
     return foreground.astype(np.uint8)
