@@ -1,7 +1,7 @@
 """From an image file to the network's input and from its output to a mask: the one place where pixels change.
 
 Training, evaluation and the board all call these functions, so that a network sees on the board what it was
-trained on. The file is copied verbatim into Bundles: Python 3.8, standard library, numpy and Pillow.
+trained on. The file is copied verbatim into Bundles: Python 3.8, standard library, numpy, Pillow >= 10.3.
 
 How a file becomes three channels of 8 bits:
 
@@ -97,7 +97,6 @@ def load(path: AnyPath) -> Image.Image:
                 raise ImageError(
                     f"{path} holds {pages} pictures, not one", "save each page or frame as its own file"
                 )
-            image.load()
             return ImageOps.exif_transpose(image)
     except ImageError:
         raise

@@ -173,12 +173,13 @@ def test_float_and_signed_grey(tmp_path: Path) -> None:
         images.open_image(path)
 
 
-def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "b.tiff", "a.webp"])
+def test_exif_orientation_is_applied(tmp_path: Path, name: str) -> None:
     pixels = picture(5, 6, 10)
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(images.open_image(tmp_path / "a.png"), np.rot90(pixels, -1))
+    Image.fromarray(pixels).save(tmp_path / name, exif=exif, **EVERY[name])
+    np.testing.assert_array_equal(images.open_image(tmp_path / name), np.rot90(pixels, -1))
 
 
 def test_input_of_the_same_size_is_exact() -> None:
