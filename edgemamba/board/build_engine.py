@@ -19,9 +19,9 @@ import time
 from typing import Any
 
 FOLDER = pathlib.Path(__file__).resolve().parent
-# Nothing may appear in the Bundle that SHA256SUMS does not list. `python -I` leaves the script's folder out.
-sys.dont_write_bytecode = True
-if not __package__ and str(FOLDER) not in sys.path:
+if not __package__:
+    # Nothing may appear in the Bundle that SHA256SUMS does not list. `python -I` leaves the script's folder out.
+    sys.dont_write_bytecode = True
     sys.path.insert(0, str(FOLDER))
 
 
