@@ -15,6 +15,7 @@ How a file becomes three channels of 8 bits:
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import warnings
@@ -228,12 +229,22 @@ def overlay(
 
 
 def save_image(path: AnyPath, image: UInt8) -> None:
-    """Write uint8 (H, W) or (H, W, 3) as PNG: complete or not at all, without any metadata of the source."""
+    """Write uint8 (H, W) or (H, W, 3) as PNG: complete or not at all, without any metadata of the source.
+
+    Raises:
+        ImageError: the place cannot be written, or the disk is full.
+    """
     place = Path(path)
     temporary = place.with_name(f".{place.name}.tmp-{os.getpid()}")
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, format="PNG")
     try:
-        Image.fromarray(image).save(temporary, format="PNG")
+        temporary.write_bytes(encoded.getvalue())
         temporary.replace(place)
+    except OSError as error:
+        raise ImageError(
+            f"{path} cannot be written: {error.strerror}", "choose another folder, or free space"
+        ) from None
     finally:
         if temporary.exists():
             temporary.unlink()
