@@ -1,0 +1,107 @@
+"""The int8 stage for ONNX: which nodes, by which quantizer, checked; and how the two quantizers compare.
+
+Convolutions and projections become int8. What stays float by rule: the scan with its decays and step sizes,
+norms, the attention bridge, resizes, the last convolution and the sigmoid. Measured on UL-VM-UNet the norms
+and the head are what static int8 destroys; an int8 state keeps 4 to 28 dB.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgemamba.errors import Unsupported, require
+from edgemamba.files import write_bytes
+
+if TYPE_CHECKING:
+    import onnx
+
+    from edgemamba.stages.calibration import CalibrationSet
+    from edgemamba.stages.plan import QuantizerName
+
+INT8_GROUPS = ("conv", "projection")
+
+
+def int8_nodes(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that become int8.
+
+    Raises:
+        Unsupported: there are none (the tools take an empty list for "everything").
+    """
+    from edgemamba.stages.onnx_groups import constant_matrices, group_nodes, weight
+
+    groups = group_nodes(model)
+    matrices = constant_matrices(model.graph)
+    nodes = [
+        node.name for node in model.graph.node if groups[node.name] in INT8_GROUPS and weight(node, matrices)
+    ]
+    if not nodes:
+        raise Unsupported(
+            "no convolution or projection of this graph may become int8", hint="use --precision fp16"
+        )
+    return nodes
+
+
+def to_int8(
+    path: Path, calibration: CalibrationSet, out: Path, *, quantizer: QuantizerName, threshold: float
+) -> dict[str, Any]:
+    """Quantize a clean fp32 graph to ``out``.
+
+    Returns:
+        Facts of the graph, the quantizer and its version, counts per group, and what calibrated it.
+
+    Raises:
+        MissingDependency: onnxruntime or nncf is not installed.
+        InputError: the float network finds no foreground in the calibration images.
+        Unsupported: no node may become int8.
+        VerificationError: the quantizer left a node out, or the result breaks the Q/DQ form.
+    """
+    require("onnxruntime", "onnx")
+    import onnx
+
+    from edgemamba.stages.onnx_graph import facts
+    from edgemamba.stages.onnx_passes import strip
+
+    model = onnx.load(path)
+    graph, counts = quantize(model, calibration, quantizer=quantizer, threshold=threshold)
+    strip(graph)
+    onnx.checker.check_model(graph, full_check=True)
+    write_bytes(out, graph.SerializeToString(deterministic=True))
+    return {
+        **facts(graph),
+        "quantizer": quantizer,
+        **counts,
+        "calibration": calibration.as_document(),
+    }
+
+
+def quantize(
+    model: onnx.ModelProto, calibration: CalibrationSet, *, quantizer: QuantizerName, threshold: float
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """Quantize in memory; see ``to_int8``."""
+    from edgemamba.errors import VerificationError
+    from edgemamba.stages.onnx_graph import initializers
+    from edgemamba.stages.onnx_groups import group_nodes
+    from edgemamba.stages.qdq import check_form, insert, weight_position
+    from edgemamba.stages.quantizers import BACKENDS, activation_ranges
+
+    nodes = int8_nodes(model)
+    wanted = set(nodes)
+    constants = initializers(model.graph)
+    tensors = [
+        node.input[1 - weight_position(node, constants)] for node in model.graph.node if node.name in wanted
+    ]
+    ranges = activation_ranges(model, tensors, calibration, threshold)
+    scales = BACKENDS[quantizer](model, nodes, ranges, calibration)
+    left_out = [name for name in nodes if name not in scales]
+    if left_out:
+        raise VerificationError(
+            f"{quantizer} left {len(left_out)} of {len(nodes)} nodes float: {', '.join(left_out[:5])}",
+            hint="the other --quantizer",
+        )
+    graph = insert(model, scales)
+    form = check_form(graph)
+    groups = group_nodes(model)
+    kept = Counter(groups[node.name] for node in model.graph.node if node.name not in wanted)
+    return graph, {**form, "float_nodes": dict(sorted(kept.items()))}

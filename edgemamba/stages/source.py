@@ -1,0 +1,180 @@
+"""What is exported: trained weights with the record of the run that made them.
+
+A source is a RUN folder (``run.json`` and ``weights/``) or the name of packaged weights
+(``export/weights/NAME/{model.safetensors,run.json,MODEL_CARD.md}``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgemamba.errors import InputError, UsageError, did_you_mean, require
+from edgemamba.files import sha256_file
+from edgemamba.presets import data_root
+from edgemamba.records import DataRef, RunRecord, load_record
+from edgemamba.registry import ModelInfo, model_info
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgemamba.models import SegmentationModel
+
+    Floats = npt.NDArray[np.float32]
+    Predictor = Callable[[Floats], Floats]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Trained weights and where they come from.
+
+    Attributes:
+        name: how a person calls it: the run folder's name or the packaged weights' name.
+        model: registry name.
+        weights: safetensors file.
+        weights_sha256: of that file.
+        size: input height and width, pixels.
+        run: the record of the training run.
+        folder: holds run.json.
+    """
+
+    name: str
+    model: str
+    weights: Path
+    weights_sha256: str
+    size: tuple[int, int]
+    run: RunRecord
+    folder: Path
+
+    @property
+    def data(self) -> DataRef:
+        """The data and split it was trained on."""
+        return self.run.data
+
+    @property
+    def info(self) -> ModelInfo:
+        """The registry's row of the model."""
+        return model_info(self.model)
+
+    def document(self) -> dict[str, Any]:
+        """Provenance for the manifest: no path, no host."""
+        kept = ("edgemamba", "commit", "recipe", "init", "epochs", "epochs_done", "batch", "seed", "started")
+        run = self.run.model_dump(
+            mode="json", include={*kept, "train_seconds", "best_epoch", "best_val_dice_pooled"}
+        )
+        return {"name": self.name, "weights_sha256": self.weights_sha256, "run": run}
+
+    def build(self) -> SegmentationModel:
+        """The network with its weights: float32, evaluation mode, on the CPU; logits (B, 1, H, W).
+
+        Raises:
+            InputError: the file is not safetensors, or not of this model.
+        """
+        require("torch", "train")
+        from edgemamba.models import build
+        from edgemamba.models.weights import load_weights
+
+        model = build(self.model)
+        load_weights(self.weights, model)
+        return model.eval()
+
+    def probability(self) -> Predictor:
+        """The reference: images (n, 3, h, w) float32 in [0, 1] to probabilities (n, h, w) by fp32
+        PyTorch."""
+        import torch
+
+        model = self.build()
+
+        def predict(images: Floats) -> Floats:
+            with torch.inference_mode():
+                probability: Floats = torch.sigmoid(model(torch.from_numpy(images)))[:, 0].numpy()
+            return probability
+
+        return predict
+
+
+def packaged_weights() -> dict[str, Path]:
+    """Folder of every set of weights that ships with edgemamba, by name."""
+    root = data_root() / "export" / "weights"
+    return {path.parent.name: path.parent for path in sorted(root.glob("*/model.safetensors"))}
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsInfo:
+    """One row of a listing of packaged weights."""
+
+    name: str
+    model: str
+    summary: str
+
+
+def weights_table() -> list[WeightsInfo]:
+    """What ships with edgemamba, for listings."""
+    rows = []
+    for name, folder in packaged_weights().items():
+        run = load_record(folder / "run.json", RunRecord)
+        height, width = run.size
+        summary = f"{height}x{width}, {run.data.name}, {run.data.split} split, {run.epochs_done} epochs"
+        rows.append(WeightsInfo(name, run.model, summary))
+    return rows
+
+
+def newest_run(runs: Path) -> Path:
+    """The run folder below ``runs`` whose record was written last.
+
+    Raises:
+        InputError: there is none.
+    """
+    records = [path for depth in ("*", "*/*") for path in runs.glob(f"{depth}/run.json")]
+    if not records:
+        raise InputError(
+            f"no run in {runs}/", hint="edgemamba train, or name a run folder or packaged weights"
+        )
+    return max(records, key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def open_source(name: str | Path | None = None, *, runs: Path = Path("runs")) -> Source:
+    """Find trained weights.
+
+    Args:
+        name: a RUN folder, or the name of packaged weights; None takes the newest run below ``runs``.
+        runs: where training puts its runs.
+
+    Raises:
+        UsageError: neither a folder nor a known name.
+        InputError: the folder is not a run, has no weights yet, or its weights were changed.
+    """
+    folder = newest_run(runs) if name is None else Path(name)
+    packaged = packaged_weights()
+    if name is not None and str(name) in packaged and not (folder / "run.json").exists():
+        return _open(str(name), packaged[str(name)], "model.safetensors")
+    if folder.is_dir():
+        if not (folder / "run.json").exists():
+            raise InputError(
+                f"{folder} is not a run: it has no run.json", hint="give the folder edgemamba train wrote"
+            )
+        record = load_record(folder / "run.json", RunRecord)
+        which = record.settings.get("checkpoint", "best")
+        return _open(folder.resolve().name, folder, f"weights/{which}.safetensors")
+    raise UsageError(
+        f"{name} is neither a run folder nor packaged weights", hint=did_you_mean(str(name), packaged)
+    )
+
+
+def _open(name: str, folder: Path, weights: str) -> Source:
+    record = load_record(folder / "run.json", RunRecord)
+    path = folder / weights
+    if not path.is_file():
+        raise InputError(f"{folder} has no {weights} yet", hint="wait for the first epoch, or train again")
+    digest = sha256_file(path)
+    expected = record.weights.get(weights)
+    if record.state == "finished" and expected is not None and expected != digest:
+        raise InputError(
+            f"{path} is not the file the run wrote: SHA-256 {digest[:12]}, recorded {expected[:12]}",
+            hint="train again, or restore the file",
+        )
+    model_info(record.model).check_size(*record.size)
+    return Source(name, record.model, path, digest, record.size, record, folder)
