@@ -232,7 +232,7 @@ def save_image(path: AnyPath, image: UInt8) -> None:
     """Write uint8 (H, W) or (H, W, 3) as PNG: complete or not at all, without any metadata of the source.
 
     Raises:
-        ImageError: the place cannot be written, or the disk is full.
+        OSError: the place cannot be written, or the disk is full.
     """
     place = Path(path)
     temporary = place.with_name(f".{place.name}.tmp-{os.getpid()}")
@@ -241,10 +241,6 @@ def save_image(path: AnyPath, image: UInt8) -> None:
     try:
         temporary.write_bytes(encoded.getvalue())
         temporary.replace(place)
-    except OSError as error:
-        raise ImageError(
-            f"{path} cannot be written: {error.strerror}", "choose another folder, or free space"
-        ) from None
     finally:
         if temporary.exists():
             temporary.unlink()
