@@ -16,10 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgemamba.models.base import SegmentationModel
-from edgemamba.models.blocks import GroupNorm4
-from edgemamba.ssm import Mamba
-
-PYRAMID = ((1, 8), (2, 4), (3, 2), (6, 8))
+from edgemamba.models.blocks import AttentionBridge, GroupNorm4, LayerNorm, PyramidPooling
+from edgemamba.ssm import FormModule, Mamba
 
 
 class ULVMUNet(SegmentationModel):
@@ -68,8 +66,7 @@ class ULVMUNet(SegmentationModel):
         """Logits (B, 1, H, W) and the decoder maps, coarse to fine."""
         skips = []
         for i in range(1, self.depth):
-            x = self.get_submodule(f"ebn{i}")(self.get_submodule(f"encoder{i}")(x))
-            x = F.gelu(F.max_pool2d(x, 2))
+            x = F.gelu(self.get_submodule(f"ebn{i}")(self.get_submodule(f"encoder{i}")(x), pool=True))
             skips.append(x)
         x = F.gelu(self.get_submodule(f"encoder{self.depth}")(x))
         maps = []
@@ -80,7 +77,7 @@ class ULVMUNet(SegmentationModel):
         return _up2(self.final(x)), maps
 
 
-class PVMLayer(nn.Module):
+class PVMLayer(FormModule):
     """LayerNorm, one Mamba over ``branches`` channel chunks at once, the same LayerNorm, projection.
 
     (B, cin, H, W) -> (B, cout, H, W); tokens are pixels, row by row.
@@ -90,7 +87,7 @@ class PVMLayer(nn.Module):
         super().__init__()
         self.branches = branches
         self.skip_scale = nn.Parameter(torch.ones(1))
-        self.norm = nn.LayerNorm(cin)
+        self.norm = LayerNorm(cin)
         self.mamba = Mamba(cin // branches)
         self.proj = nn.Linear(cin, cout)
         if pyramid:
@@ -104,72 +101,17 @@ class PVMLayer(nn.Module):
         length, groups = height * width, batch * self.branches
         chunk = self.mamba.chunk(length, groups)
         chunks = -(-length // chunk)
-        x = x.flatten(2)
+        x = x.reshape(batch * cin, length)
         if chunks * chunk != length:
             x = F.pad(x, (0, chunks * chunk - length))
-        tokens = self.norm(x.reshape(batch, cin, chunks, chunk).permute(3, 2, 0, 1))
+        # Scan order: (Q, K, B, cin), two transpositions of matrices each way.
+        x = x.reshape(batch * cin, chunks, chunk).transpose(1, 2).reshape(batch * cin, -1).t()
+        tokens = self.norm(x.reshape(chunk, chunks, batch, cin))
         mixed = self.mamba(tokens.view(chunk, chunks, groups, cin // self.branches))
         mixed = mixed.reshape(tokens.shape) + self.skip_scale * tokens
-        y = self.proj(self.norm(mixed)).permute(2, 3, 1, 0)
+        y = self.proj(self.norm(mixed))
+        y = y.reshape(chunks * chunk, -1).t().reshape(-1, chunk, chunks).transpose(1, 2)
         return y.reshape(batch, -1, chunks * chunk)[..., :length].reshape(batch, -1, height, width)
-
-
-class AttentionBridge(nn.Module):
-    """SC_Att_Bridge: spatial, then channel attention over all skips together."""
-
-    def __init__(self, channels: list[int]) -> None:
-        super().__init__()
-        self.catt = _ChannelAttention(channels)
-        self.satt = _SpatialAttention()
-
-    def forward(self, skips: list[Tensor]) -> list[Tensor]:
-        """Skips (B, c_j, H_j, W_j) -> attended skips of the same shapes."""
-        attended = [self.satt(skip) * skip for skip in skips]
-        summed = [a + skip for a, skip in zip(attended, skips, strict=True)]
-        weights = self.catt(summed)
-        return [torch.addcmul(a, w, s) for a, w, s in zip(attended, weights, summed, strict=True)]
-
-
-class _SpatialAttention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.shared_conv2d = nn.Sequential(nn.Conv2d(2, 1, 7, padding=9, dilation=3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        planes = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
-        return torch.sigmoid(self.shared_conv2d(planes))
-
-
-class _ChannelAttention(nn.Module):
-    def __init__(self, channels: list[int]) -> None:
-        super().__init__()
-        self.get_all_att = nn.Conv1d(1, 1, 3, padding=1, bias=False)
-        self.count = len(channels)
-        for j, width in enumerate(channels, start=1):
-            self.add_module(f"att{j}", nn.Linear(sum(channels), width))
-
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        pooled = torch.cat([m.mean((2, 3)) for m in maps], 1)
-        mixed = self.get_all_att(pooled[:, None])[:, 0]
-        weights = [torch.sigmoid(self.get_submodule(f"att{j}")(mixed)) for j in range(1, self.count + 1)]
-        return [w[:, :, None, None] for w in weights]
-
-
-class PyramidPooling(nn.Module):
-    """PPM: pool to 1, 2, 3 and 6 squared, convolve to c/8, c/4, c/2, c/8 channels, resize back, concatenate."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv_layers = nn.ModuleList(nn.Conv2d(channels, channels // part, 1) for _, part in PYRAMID)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, c, H, W) -> (B, c, H, W); nothing finer than 6 x 6 is left."""
-        size = x.shape[2:]
-        levels = []
-        for (cells, _), conv in zip(PYRAMID, self.conv_layers, strict=True):
-            level = F.relu(conv(F.adaptive_avg_pool2d(x, cells)))
-            levels.append(F.interpolate(level, size, mode="bilinear", align_corners=True))
-        return torch.cat(levels, 1)
 
 
 def _stage(cin: int, cout: int, convolution: bool, branches: int, pyramid: bool) -> nn.Sequential:

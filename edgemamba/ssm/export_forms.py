@@ -17,10 +17,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from edgemamba.ssm.two_pass import chunk_length, with_history
+from edgemamba.ssm.two_pass import with_history
 
 # From this many state elements per step on, chunking only adds passes and leaves the L2 cache.
 WIDE_STATE = 6000
+# Up to this many state elements in all, decays and inputs of all steps fit the L2 cache and are made at once.
+HOISTED_STATE = 140_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +33,19 @@ class ExportForm:
     chunk: int
 
 
+def export_chunk(length: int) -> int:
+    """Steps per chunk: half the square root of ``length``, at least 8. The optimum is flat, small graphs are better."""
+    chunk = min(8, length)
+    while 4 * (2 * chunk) ** 2 <= length:
+        chunk *= 2
+    return chunk
+
+
 def choose_form(length: int, d_inner: int, d_state: int, groups: int) -> ExportForm:
     """The faster algorithm for this size on ONNX Runtime and LiteRT (both agree)."""
     if groups * d_inner * d_state >= WIDE_STATE or length <= 2:
         return ExportForm("sequential", length)
-    return ExportForm("two-pass", chunk_length(length))
+    return ExportForm("two-pass", export_chunk(length))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +75,7 @@ def two_pass_core(tokens: Tensor, w: Weights, recurrence: Callable[..., Tensor])
     positions = chunks * groups
     flat = tokens.reshape(chunk * positions, d_model)
     x, z = torch.matmul(w.in_proj, flat.t()).split(d_inner, 0)
-    x = _silu(
-        _causal_conv(x.reshape(d_inner, chunk, positions), w, groups).reshape(d_inner, chunk * positions)
-    )
+    x = _silu(_causal_conv(x.reshape(d_inner, chunk, positions), w, groups))
     rank = int(w.dt_proj.shape[1])
     r, B, C = torch.matmul(w.x_proj, x).split([rank, d_state, d_state], 0)
     dt = softplus((w.dt_proj * r if rank == 1 else torch.matmul(w.dt_proj, r)) + w.dt_bias[:, None])
@@ -89,29 +97,29 @@ def _silu(x: Tensor) -> Tensor:
 
 def _causal_conv(x: Tensor, w: Weights, groups: int) -> Tensor:
     """Depthwise causal convolution over time of x (d_inner, Q, K*groups)."""
-    taps, chunk = int(w.conv.shape[1]), int(x.shape[1])
-    x = with_history(x, taps - 1, groups)
-    y = x[:, :chunk] * w.conv[:, 0, None, None] + w.conv_bias[:, None, None]
-    for tap in range(1, taps):
-        y = y + x[:, tap : tap + chunk] * w.conv[:, tap, None, None]
-    return y
+    d_inner, chunk, positions = (int(n) for n in x.shape)
+    taps = int(w.conv.shape[1])
+    padded = with_history(x, taps - 1, groups).reshape(1, d_inner, chunk + taps - 1, positions)
+    kernel = w.conv.reshape(d_inner, 1, taps, 1)
+    return torch.conv2d(padded, kernel, w.conv_bias, groups=d_inner).reshape(d_inner, chunk * positions)
 
 
 def two_pass(dt: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, groups: int) -> Tensor:
     """Recurrence over dt, u (D, 1, Q, KG), B, C (1, N, Q, KG), A (D, N, 1, 1) -> (D, 1, Q, KG)."""
     chunk = int(dt.shape[2])
-    steps, inputs = dt.split(1, 2), u.split(1, 2)
-    B_steps, C_steps = B.split(1, 2), C.split(1, 2)
-    decays = [torch.exp(step * A) for step in steps]
-    adds = [a * b for a, b in zip(inputs, B_steps, strict=True)]
+    if dt.numel() * int(A.shape[1]) <= HOISTED_STATE:
+        decays, adds = torch.exp(dt * A).split(1, 2), (u * B).split(1, 2)
+    else:
+        decays = [torch.exp(step * A) for step in dt.split(1, 2)]
+        adds = [a * b for a, b in zip(u.split(1, 2), B.split(1, 2), strict=True)]
     state = adds[0]
     for q in range(1, chunk):
         state = decays[q] * state + adds[q]
     state = _carry(state, torch.exp(dt.sum(2, keepdim=True) * A), groups)
     outputs = []
-    for q in range(chunk):
-        state = decays[q] * state + adds[q]
-        outputs.append((C_steps[q] * state).sum(1, keepdim=True))
+    for decay, add, C_step in zip(decays, adds, C.split(1, 2), strict=True):
+        state = decay * state + add
+        outputs.append((C_step * state).sum(1, keepdim=True))
     return torch.cat(outputs, 2)
 
 
@@ -120,15 +128,16 @@ def _carry(end: Tensor, decay: Tensor, groups: int) -> Tensor:
     positions = int(end.shape[3])
     shift = groups
     while shift < positions - groups:
-        kept, moved = end[..., :shift], end[..., : positions - shift]
-        end = torch.cat([kept, decay[..., -(positions - shift) :] * moved + end[..., shift:]], 3)
+        end = decay * _shift(end, shift) + end
         if 2 * shift < positions - groups:
-            # Only positions from 2 * shift on are still needed.
-            size = int(decay.shape[3])
-            tail = positions - 2 * shift
-            decay = decay[..., size - tail :] * decay[..., size - tail - shift : size - shift]
+            decay = decay * _shift(decay, shift)
         shift *= 2
-    return torch.nn.functional.pad(end[..., : positions - groups], (groups, 0))
+    return _shift(end, groups)
+
+
+def _shift(x: Tensor, count: int) -> Tensor:
+    """Move along the last axis by ``count``, zeros in front; one Pad node."""
+    return torch.nn.functional.pad(x, (count, -count))
 
 
 def sequential_core(tokens: Tensor, w: Weights, recurrence: Callable[..., Tensor]) -> Tensor:
