@@ -151,10 +151,10 @@ def _read(dataset: Dataset, index: int, evaluation: Evaluation, *predicts: Predi
     height, width = truth.shape
     found = (probabilities(predict, batch, dataset)[0] for predict in predicts)
     masks = (to_mask(probability, evaluation.threshold, (height, width)) for probability in found)
-    return _shown(image, dataset), truth, *masks
+    return shown(image, dataset), truth, *masks
 
 
-def _shown(image: Pixels, dataset: Dataset) -> Panel:
+def shown(image: Pixels, dataset: Dataset) -> Panel:
     """A panel for people: FLAIR alone where there is one, with its brightest half per cent at white."""
     if dataset.name not in _FLAIR:
         return "image", image
