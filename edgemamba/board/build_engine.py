@@ -20,7 +20,7 @@ from typing import Any
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 if not __package__:
-    # Nothing may appear in the Bundle that SHA256SUMS does not list. `python -I` leaves the script's folder out.
+    # Nothing may appear in the Bundle that SHA256SUMS does not list. `python -I` leaves this folder out.
     sys.dont_write_bytecode = True
     sys.path.insert(0, str(FOLDER))
 

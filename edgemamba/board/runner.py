@@ -46,6 +46,9 @@ __all__ = [
     "sibling",
 ]
 
+# Since 1.29 ONNX Runtime reports sessions and model hashes to its maker unless told not to before its import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 RUNTIMES = ("auto", "onnxruntime", "litert", "tensorrt")
 LITERT_PACKAGES = ("ai_edge_litert", "tflite_runtime")
 INSTALL = {

@@ -1,4 +1,4 @@
-"""A small real network, its artifacts in every format, and Bundles of them, for the tests of board and bundle.
+"""A small real network, its artifacts in every format, and Bundles of them: for tests of board and bundle.
 
 The network marks what is bright in FLAIR after a 3x3 mean: ``reference`` computes the same in numpy, float64.
 """
@@ -25,7 +25,7 @@ from edgemamba.records import DataRef, Manifest, StageRecord
 from edgemamba.registry import MODELS
 
 SIZE = (64, 64)
-GAIN, LEVEL = 24.0, 0.6
+GAIN, LEVEL = 24.0, 0.35
 # Importing these takes seconds; nothing of a board needs them.
 FORBIDDEN = ("edgemamba", "torch", "onnx", "pydantic", "typer")
 
@@ -156,7 +156,12 @@ def on_board(
     folder: Path, packages: Path, script: str, *arguments: str, cwd: Path, text: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a script of a Bundle with only ``packages`` importable, in another folder than the Bundle."""
-    clean = {"PATH": os.environ["PATH"], "HOME": str(cwd.parent), "PYTHONPATH": str(packages), **environment}
+    clean = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(cwd.parent / "home"),
+        "PYTHONPATH": str(packages),
+        **environment,
+    }
     return subprocess.run(
         [sys.executable, "-S", "-s", str(folder / script), *arguments],
         cwd=cwd,

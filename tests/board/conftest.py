@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from board import bundles
 
 Copy = Callable[[str], Path]

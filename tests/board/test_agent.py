@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from board import bundles
 from board.conftest import Copy
-
 from edgemamba.board import sensors, summary
 
 Packages = Callable[[str], Path]

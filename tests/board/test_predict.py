@@ -1,4 +1,4 @@
-"""predict.py as a person runs it: a copied folder, only its requirements installed, another working directory."""
+"""predict.py as a person runs it: a copied folder, only its requirements installed, elsewhere."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from board import bundles
 from board.conftest import Copy
-from PIL import Image
 
 Packages = Callable[[str], Path]
 
@@ -52,7 +53,8 @@ def test_mask_and_overlay(copy: Copy, packages: Packages, cwd: Path, name: str) 
     assert np.array_equal(overlay[mask == 0], image[mask == 0])
     assert not np.array_equal(overlay[mask == 255], image[mask == 255])
     assert ("ONNX Runtime runs this Bundle" in done.stderr) == (name == "jetson")
-    # Nothing was left in the Bundle.
+    # Nothing was left in the Bundle or in the home folder: no byte code, no telemetry.
+    assert not (cwd.parent / "home").exists()
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         [entry["path"] for entry in json.loads((folder / "manifest.json").read_text())["files"]]
         + ["manifest.json", "SHA256SUMS"]

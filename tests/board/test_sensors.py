@@ -20,9 +20,9 @@ def tree(root: Path, files: dict[str, str]) -> Path:
 
 JETSON = {
     "proc/device-tree/model": "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super\0",
-    "proc/meminfo": "MemTotal:        7802172 kB\nMemFree:  100 kB\nMemAvailable:    5000000 kB\nSwapTotal: 10 kB\nSwapFree: 4 kB\n",
+    "proc/meminfo": "MemTotal:    7802172 kB\nMemAvailable: 5000000 kB\nSwapTotal: 10 kB\nSwapFree: 4 kB\n",
     "proc/loadavg": "0.25 0.50 0.75 1/300 4242\n",
-    "proc/cpuinfo": "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd42\nprocessor\t: 1\nCPU part\t: 0xd42\n",
+    "proc/cpuinfo": "processor\t: 0\nCPU part\t: 0xd42\nprocessor\t: 1\nCPU part\t: 0xd42\n",
     "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64\n",
     "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
     "sys/class/thermal/thermal_zone0/temp": "48312\n",
