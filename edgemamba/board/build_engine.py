@@ -108,8 +108,9 @@ class Network:
         strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         self.network = self.builder.create_network(0 if strongly_typed is None else 1 << int(strongly_typed))
         self.parser = trt.OnnxParser(self.network, self.log.logger)
-        if not self.parser.parse_from_file(str(model)):
-            refusals = parser_errors(self.parser) or self.log.errors
+        # An empty file counts as parsed: a graph without an output is none.
+        if not self.parser.parse_from_file(str(model)) or not self.network.num_outputs:
+            refusals = parser_errors(self.parser) or self.log.errors or ["no graph in it"]
             message = f"TensorRT {trt.__version__} refuses {model.name}: {'; '.join(refusals)}"
             raise BundleError(message, "export for another target, or --runtime onnxruntime", 5)
 
