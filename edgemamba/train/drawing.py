@@ -36,7 +36,7 @@ def font(size: int) -> Any:
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About ``count`` round numbers that cover ``low`` to ``high``: steps of 1, 2 or 5 times a power of ten."""
+    """About ``count`` round numbers that cover ``low`` to ``high``: 1, 2 or 5 times a power of ten apart."""
     span = max(high - low, 1e-12)
     power = 10.0 ** math.floor(math.log10(span / count))
     step = next(m * power for m in (1, 2, 5, 10) if span / (m * power) <= count)

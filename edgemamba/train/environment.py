@@ -58,7 +58,7 @@ def peak_memory_bytes(device: str) -> int:
 
 
 def commit() -> str | None:
-    """Commit of the checkout edgemamba runs from, ``-dirty`` if files differ; None for an installed package."""
+    """Commit of the checkout edgemamba runs from, ``-dirty`` if files differ; None without a checkout."""
     root = Path(edgemamba.__file__).parent.parent
     if not (root / ".git").exists():
         return None

@@ -14,6 +14,11 @@ from edgemamba.train.losses import Supervision
 from edgemamba.train.recipes import Recipe
 
 
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Layout of images and convolutions: channels last is a sixth faster on a CPU, no faster on a GPU."""
+    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
+
+
 class Learner:
     """A network in training and its averaged copy.
 
@@ -30,9 +35,10 @@ class Learner:
     """
 
     def __init__(self, model: SegmentationModel, recipe: Recipe) -> None:
-        self.model = model
-        self.recipe = recipe
         device = next(model.parameters()).device
+        # torch's stubs do not know this argument of Module.to.
+        self.model: SegmentationModel = model.to(memory_format=memory_format(device))  # type: ignore[call-overload]
+        self.recipe = recipe
         self.supervision: Supervision | None = None
         if recipe.deep_supervision > 0:
             self.supervision = Supervision(model.feature_channels, recipe.deep_supervision).to(device)
@@ -88,7 +94,7 @@ class Learner:
             torch._foreach_copy_(self._kept_counters, self._live_counters)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that training changes: names begin with model/, average/, supervision/ or optimizer/."""
+        """Every tensor that training changes: names begin with model/, average/, supervision/, optimizer/."""
         found = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         found |= {f"average/{name}": tensor for name, tensor in self.average.state_dict().items()}
         if self.supervision is not None:

@@ -221,7 +221,7 @@ class Run:
         )
 
     def _save(self, rows: list[Row]) -> None:
-        """Make the newest of ``rows`` the epoch a resumed run starts from, then write what follows from it."""
+        """Make the newest of ``rows`` the epoch a resumed run starts from; write what follows from it."""
         tensors = self.learner.tensors()
         tensors |= {f"best/{name}": tensor for name, tensor in self.best_model.state_dict().items()}
         self.folder.save_state(tensors, rows)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from edgemamba.console import Console
 from edgemamba.train.augment import Augmenter, unpack
-from edgemamba.train.learner import Learner
+from edgemamba.train.learner import Learner, memory_format
 from edgemamba.train.losses import LOSSES
 
 _WARM_UP_STEPS = 3
@@ -60,6 +60,7 @@ class TrainStep:
         learner = self.learner
         drawn = self.packed.index_select(0, self.indices)
         images, target = self.augmenter(drawn) if self.augmenter else unpack(drawn)
+        images = images.contiguous(memory_format=memory_format(images.device))
         learner.optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cuda", torch.bfloat16) if self.amp else contextlib.nullcontext():
             if learner.supervision is None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edgemamba.train.augment import unpack
+from edgemamba.train.learner import memory_format
 from edgemamba.train.losses import PixelLoss
 
 
@@ -45,7 +46,7 @@ def validate(model: nn.Module, packed: Tensor, loss: PixelLoss, batch: int) -> V
     losses, overlaps, predictions, truths = [], [], [], []
     for part in packed.split(batch):
         images, target = unpack(part)
-        logits = model(images)
+        logits = model(images.contiguous(memory_format=memory_format(images.device)))
         predicted, truth = (logits >= 0).flatten(1), (target >= 0.5).flatten(1)
         losses.append(loss(logits, target) * len(part))
         overlaps.append((predicted & truth).sum(1))
