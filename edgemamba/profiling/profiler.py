@@ -81,7 +81,7 @@ class _Steps:
 
     def done(self, number: int, title: str, result: str) -> None:
         now = time.monotonic()
-        self.console.line(f"{number}/{_STEPS} {title}: {result} ({now - self.since:.1f} s)")
+        self.console.line(f"[{number}/{_STEPS}] {title}: {result} ({now - self.since:.1f} s)")
         self.since = now
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgemamba.evaluation.evaluate import Predict
 
 DEFAULT_IMAGES = 400
+_LEAKY = "Slices of one patient are in training and in test: this measures known patients, not new ones"
 
 
 def measure(
@@ -111,7 +112,7 @@ def _record(
     return Retention(
         data=reference.dataset.name,
         split=reference.split.spec,
-        split_note=found.reference.document(worst=0)["split_note"],
+        split_note=_LEAKY if reference.split.leaky else "",
         fingerprint=reference.dataset.fingerprint(),
         images=document["slices"],
         of_images=total,

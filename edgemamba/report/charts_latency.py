@@ -76,7 +76,7 @@ def distributions(reports: Sequence[ProfileReport]) -> Figure:
     """One cumulative curve a report."""
     times = [np.sort(all_ms(report)) for report in reports]
     names = labels(reports)
-    scale, beyond = _time_scale(times)
+    scale, _ = _time_scale(times)
     height = 250 + 17 * ((len(reports) + 1) // 2)
     canvas = Canvas(
         height,
@@ -94,7 +94,6 @@ def distributions(reports: Sequence[ProfileReport]) -> Figure:
         left, y = _LEFT + column * 206, 250 + 17 * row
         canvas.path([(left, y - 4), (left + 22, y - 4)], f"curve {series(index)}")
         canvas.text(left + 28, y, name, css="small")
-    del beyond
     return Figure(
         "How long one run takes",
         "Cumulative share of the timed runs; the dot is the median. Further left is faster, steeper is "

@@ -25,7 +25,7 @@ def cold_start(report: ProfileReport) -> Figure:
     total = cold.total_ms.value or 0.0
     known = cold.import_ms + cold.load_ms + cold.first_run_ms
     parts = [
-        ("interpreter and the rest", max(0.0, total - known), "s6"),
+        ("interpreter start", max(0.0, total - known), "s6"),
         ("imports", cold.import_ms, "s4"),
         ("model load", cold.load_ms, "s3"),
         ("first run", cold.first_run_ms, "s1"),
@@ -70,10 +70,10 @@ def size(report: ProfileReport) -> Figure:
         description="; ".join(f"{name} {megabytes(count)}" for name, count, _ in rows),
     )
     canvas.text(0, 20, megabytes(subject.bundle_bytes), css="total")
-    scale = Scale(0, max(max(count for _, count, _ in rows), 1), 112, WIDTH - 72)
+    scale = Scale(0, max(max(count for _, count, _ in rows), 1), 124, WIDTH - 76)
     for row, (name, count, css) in enumerate(rows):
         y = 38 + 25 * row
-        canvas.text(104, y + 13, name if len(name) <= 16 else name[:15] + "…", css="small", anchor="end")
+        canvas.text(116, y + 13, name if len(name) <= 16 else name[:15] + "…", css="small", anchor="end")
         canvas.rect(scale(0), y, max(1.5, scale(count) - scale(0)), 17, f"fill {css}", radius=2)
         canvas.text(scale(count) + 7, y + 13, megabytes(count), css="small strong")
     weights = megabytes(4 * subject.parameters)

@@ -46,9 +46,10 @@ def retention(reports: Sequence[ProfileReport]) -> Figure | None:
         description="; ".join(f"{name}: {_percent(quantity)}" for name, _, quantity in rows),
     )
     canvas.x_axis(scale, 22, bottom, "Dice of the artifact over Dice of fp32 PyTorch, %", count=3)
-    for bar in BARS:
+    near = scale(BARS[1]) - scale(BARS[0]) < 48
+    for bar, side in zip(BARS, ("end", "start") if near else ("middle", "middle"), strict=True):
         canvas.line(scale(bar), 22, scale(bar), bottom, "bar")
-        canvas.text(scale(bar), 14, f"{bar:g} %", css="small", anchor="middle")
+        canvas.text(scale(bar), 14, f"{bar:g} %", css="small", anchor=side)
     canvas.line(scale(100), 22, scale(100), bottom, "base")
     for row, (name, css, quantity) in enumerate(rows):
         y = 30 + _ROW * (row + 0.5)
@@ -185,7 +186,7 @@ def _label_places(
         free = [
             box
             for box in boxes
-            if box[0] >= 0 and box[2] <= WIDTH and 16 <= box[1] <= 210 and not _covers(box, taken)
+            if box[0] >= _LEFT + 6 and box[2] <= WIDTH and 16 <= box[1] <= 210 and not _covers(box, taken)
         ]
         box = (free or boxes)[0]
         taken.append(box)

@@ -29,12 +29,12 @@ def memory(report: ProfileReport) -> Figure:
     )
     highest = max([*steps.values(), peak.value or 0.0])
     bottom = 24 + 30 * len(names)
-    scale = Scale(0, highest * 1.04, 122, WIDTH - 52)
+    scale = Scale(0, highest * 1.04, 138, WIDTH - 56)
     canvas.x_axis(scale, 18, bottom, "resident memory, MB", count=4)
     for row, name in enumerate(names):
         y = 24 + 30 * row
         base = min(steps[name], idle)
-        canvas.text(114, y + 14, STEPS[name], css="small", anchor="end")
+        canvas.text(130, y + 14, STEPS[name], css="small", anchor="end")
         canvas.rect(scale(0), y, scale(base) - scale(0), 19, "fill s6 soft", radius=2)
         canvas.rect(scale(base), y, scale(steps[name]) - scale(base), 19, "fill s1", radius=2)
         canvas.text(scale(steps[name]) + 6, y + 14, f"{steps[name]:.1f}", css="small strong halo")

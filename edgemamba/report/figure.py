@@ -62,6 +62,7 @@ def significant(value: float, digits: int = 3) -> str:
     """A number with so many significant digits, trailing zeros kept, without exponent."""
     if value == 0:
         return "0"
+    value = float(f"{value:.{digits}g}")
     decimals = digits - 1 - math.floor(math.log10(abs(value)) + 1e-12)
     return f"{value:,.{max(0, decimals)}f}"
 

@@ -151,7 +151,7 @@ def _comparison(reports: Sequence[ProfileReport]) -> str:
 
 def _table(reports: Sequence[ProfileReport], names: Sequence[str]) -> str:
     head = (
-        ("artifact", ""), ("format, runtime", ""), ("median, ms", "n"), ("p90, ms", "n"),
+        ("artifact", ""), ("format", ""), ("median, ms", "n"), ("p90, ms", "n"),
         ("end to end, ms", "n"), ("memory growth, MB", "n"), ("file, kB", "n"), ("Dice", "n"),
         ("retention, %", "n"), ("equal mask pixels, %", "n"), ("measurement", ""),
     )  # fmt: skip
@@ -185,8 +185,8 @@ def _table(reports: Sequence[ProfileReport], names: Sequence[str]) -> str:
         rows.append(
             f'<tr><th scope="row"><span class="key {series(index)}"></span><a '
             f'href="#r{index + 1}">{escape(name)}</a></th>'
-            f"<td>{escape(words.FORMATS.get(report.subject.format, report.subject.format))}, "
-            f"{escape(report.runtime)}</td>"
+            f"<td>{escape(words.FORMATS.get(report.subject.format, report.subject.format))}<br>"
+            f"<small>{escape(report.runtime)}</small></td>"
             + "".join(f'<td class="n">{figure}</td>' for figure in figures)
             + f"<td>{word}</td></tr>"
         )

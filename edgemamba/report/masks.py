@@ -44,7 +44,7 @@ def case_tiles(case: Case, key: str, name: str) -> str:
             + _area(truth & artifact, "hit")
             + _area(artifact & ~truth, "alarm")
             + _area(truth & ~artifact, "miss")
-            + _edge(reference ^ artifact),
+            + _area(reference ^ artifact, "differ"),
             f"{int((artifact & ~truth).sum())} false, {int((truth & ~artifact).sum())} missed",
         ),
     ]
@@ -63,11 +63,6 @@ def _area(mask: Mask, css: str) -> str:
         runs = encode_runs(mask[y])
         boxes += [f"M{x} {y}h{length}v1h-{length}z" for x, length in zip(runs[::2], runs[1::2], strict=True)]
     return f'<path d="{"".join(boxes)}" class="{css}"/>' if boxes else ""
-
-
-def _edge(mask: Mask) -> str:
-    """Pixels where fp32 and the artifact differ."""
-    return _area(mask, "differ")
 
 
 def _dice(value: float | None) -> str:

@@ -133,7 +133,7 @@ article{border-top:2px solid var(--line);margin-top:56px}article>h2{font-size:cl
 margin:8px 0 16px;max-width:32em;text-wrap:balance}
 article h2.sub{font-size:20px;margin-top:38px}
 footer{color:var(--soft);font-size:14px;padding-top:40px;padding-bottom:48px}
-@media (max-width:760px){main,header.top,footer{padding-left:16px;padding-right:16px}
+@media screen and (max-width:760px){main,header.top,footer{padding-left:16px;padding-right:16px}
 .grid{grid-template-columns:minmax(0,1fr);gap:14px}
 .panel{padding:15px 14px 10px}.tiles{grid-template-columns:repeat(3,minmax(0,1fr))}
 .keys{grid-template-columns:repeat(2,minmax(0,1fr))}
@@ -147,5 +147,6 @@ svg text,svg .small,svg .tick,svg .axis{font-size:14.5px}svg .total{font-size:23
 @page{size:A4;margin:14mm}body{font-size:10.5pt}main,header.top,footer{max-width:none;padding:0}
 .skip,nav.toc,details>summary{display:none}
 .panel,.case,.keys,.badge,tr{break-inside:avoid}h2,h3{break-after:avoid}
+h1{font-size:20pt}h2{font-size:15pt;margin-top:26px}.grid{gap:10px}.panel{padding:10px 12px}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
 """
