@@ -123,6 +123,9 @@ class Manifest(Record):
     format: Format
     precision: Precision
     runtime: str
+    onnxruntime_level: Literal["extended", "all"] = Field(
+        default="extended", description="graph optimisation level of ONNX Runtime that suits this graph"
+    )
     artifact: str
     inputs: list[Tensor]
     outputs: list[Tensor]

@@ -97,10 +97,9 @@ class Session:
 
 
 class OnnxRuntimeSession(Session):
-    """ONNX Runtime on the CPU.
+    """ONNX Runtime on the CPU, at the optimisation level that the Bundle names.
 
-    Level EXTENDED: the NCHWc layout of level ALL pads the narrow channels of compact nets to 16. Threads do
-    not spin between operators, so that an idle pool costs no core.
+    Threads do not spin between operators, so that an idle pool costs no core.
     """
 
     runtime = "onnxruntime"
@@ -111,7 +110,8 @@ class OnnxRuntimeSession(Session):
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        level = "ORT_ENABLE_" + manifest.get("onnxruntime_level", "extended").upper()
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")

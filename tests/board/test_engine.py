@@ -1,6 +1,6 @@
 """The engine builder with NVIDIA's own parser and compiler: TensorRT-RTX installs and compiles without a GPU.
 
-It shares the Python API and the ONNX parser with the TensorRT of a Jetson, not its kernels: nothing is run here.
+It shares the Python API and the ONNX parser with the TensorRT of a Jetson, not its kernels; nothing runs.
 """
 
 from __future__ import annotations
@@ -49,6 +49,14 @@ def test_the_parser_takes_the_graph(model: Path) -> None:
     names = [one.name for one in (*onnx.load(model).graph.input, *onnx.load(model).graph.output)]
     assert facts["tensors"] == {names[0]: [1, 3, 64, 64, "FLOAT"], names[1]: [1, 1, 64, 64, "FLOAT"]}
     assert facts["version"][0].isdigit()
+
+
+def test_the_real_network_parses_and_compiles(tmp_path: Path) -> None:
+    path = bundles.export_network(tmp_path, "ul-vm-unet")[0].path
+    facts = build_engine.check_graph(path, MODULE)
+    assert facts["tensors"] == {"image": [1, 3, 64, 64, "FLOAT"], "probability": [1, 1, 64, 64, "FLOAT"]}
+    engine, _ = build_engine.ensure_engine(path, SM86, tmp_path, module=MODULE, gpu=GPU)
+    assert len(engine) > path.stat().st_size
 
 
 def test_every_refusal_is_listed_with_its_node(tmp_path: Path) -> None:

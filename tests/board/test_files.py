@@ -1,4 +1,4 @@
-"""Rules of the files that go to a board: old Python, no package beyond the requirements, nothing of edgemamba."""
+"""Rules of the files that go to a board: old Python, no other packages, nothing of edgemamba."""
 
 from __future__ import annotations
 

@@ -205,6 +205,16 @@ def test_precision_decides_the_limits(onnx: bundles.Exported, tmp_path: Path) ->
     assert len(set(limits)) == 3
 
 
+def test_the_level_follows_the_graph(onnx: bundles.Exported, tmp_path: Path) -> None:
+    assert bundles.build(tmp_path / "convolutions", onnx, "cpu").onnxruntime_level == "all"
+    exported, reference = bundles.export_network(tmp_path, "ul-vm-unet")
+    manifest = bundles.build(tmp_path / "scan", exported, "cpu", probability=reference)
+    assert manifest.onnxruntime_level == "extended"
+    _, session = bundle.open_bundle(tmp_path / "scan")
+    x = np.random.default_rng(0).random((1, 3, *bundles.SIZE), np.float32)
+    assert np.abs(session.run(x)[:, 0] - reference(x)).max() < 1e-5
+
+
 def test_opening_checks_first(onnx: bundles.Exported, tmp_path: Path) -> None:
     bundles.build(tmp_path / "out", onnx, "jetson")
     manifest, session = bundle.open_bundle(tmp_path / "out")
