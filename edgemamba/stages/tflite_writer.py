@@ -1,0 +1,201 @@
+"""Write a .tflite graph operator by operator: float32, static shapes, builtin operators of version 1 to 5 only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemamba.stages.tflite_graph import FLOAT32, INT32, SIGNATURE
+
+# The oldest version that has what is written here; boards with older runtimes load the file then.
+_VERSIONS = {
+    "FULLY_CONNECTED": 5,
+    "TRANSPOSE_CONV": 3,
+    "BATCH_MATMUL": 1,
+    "DEPTHWISE_CONV_2D": 2,
+    "MAX_POOL_2D": 1,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A tensor of the graph: its index and its shape as stored."""
+
+    index: int
+    shape: tuple[int, ...]
+
+
+class GraphWriter:
+    """One subgraph in the making."""
+
+    def __init__(self) -> None:
+        from ai_edge_litert import schema_py_generated as schema
+
+        self.schema = schema
+        self.graph = schema.SubGraphT()
+        self.graph.tensors, self.graph.operators = [], []
+        self.model = schema.ModelT()
+        self.model.version = 3
+        self.model.subgraphs = [self.graph]
+        self.model.operatorCodes, self.model.buffers = [], [schema.BufferT()]
+        self._codes: dict[str, int] = {}
+        self._buffers: dict[bytes, int] = {}
+        self._constants: dict[tuple[int, str, tuple[int, ...]], Value] = {}
+        self._names: dict[str, int] = {}
+
+    def input(self, shape: Sequence[int]) -> Value:
+        """An input of the graph."""
+        value = self._tensor(shape)
+        self.graph.inputs = [*(self.graph.inputs or []), value.index]
+        return value
+
+    def constant(self, array: npt.NDArray[Any]) -> Value:
+        """A constant, float32 or int32; equal constants are one tensor."""
+        kind = "INT32" if array.dtype.kind in "iu" else "FLOAT32"
+        array = np.ascontiguousarray(array, np.int32 if kind == "INT32" else np.float32)
+        data = array.tobytes()
+        if data not in self._buffers:
+            buffer = self.schema.BufferT()
+            buffer.data = np.frombuffer(data, np.uint8)
+            self.model.buffers.append(buffer)
+            self._buffers[data] = len(self.model.buffers) - 1
+        key = (self._buffers[data], kind, array.shape)
+        if key not in self._constants:
+            self._constants[key] = self._tensor(array.shape, INT32 if kind == "INT32" else FLOAT32, key[0])
+        return self._constants[key]
+
+    def integers(self, values: Sequence[Any]) -> Value:
+        """An int32 constant: axes, sizes, paddings."""
+        return self.constant(np.asarray(values, np.int32))
+
+    def operator(
+        self, name: str, inputs: Sequence[Value], shape: Sequence[int], options: str = "", **fields: Any
+    ) -> Value:
+        """Append a builtin operator with one output.
+
+        Args:
+            name: such as CONV_2D.
+            shape: of the output.
+            options: name of its options table, such as Conv2DOptions; default: the operator has none.
+            fields: of the options table.
+        """
+        operator = self.schema.OperatorT()
+        operator.opcodeIndex = self._code(name)
+        operator.inputs = [value.index for value in inputs]
+        if options:
+            operator.builtinOptionsType = getattr(self.schema.BuiltinOptions, options)
+            operator.builtinOptions = getattr(self.schema, f"{options}T")()
+            for key, content in fields.items():
+                if not hasattr(operator.builtinOptions, key):
+                    raise AttributeError(f"{options} has no field {key}")
+                setattr(operator.builtinOptions, key, content)
+        output = self._tensor(shape)
+        operator.outputs = [output.index]
+        self.graph.operators.append(operator)
+        return output
+
+    def name(self, value: Value, name: str) -> None:
+        """Name a tensor; a name given before gets a number."""
+        count = self._names[name] = self._names.get(name, 0) + 1
+        self.graph.tensors[value.index].name = name if count == 1 else f"{name}.{count}"
+
+    def finish(self, inputs: dict[str, Value], outputs: dict[str, Value]) -> Any:
+        """Close the graph with named inputs and outputs and return the model in object form."""
+        self.graph.outputs = [value.index for value in outputs.values()]
+        signature = self.schema.SignatureDefT()
+        signature.signatureKey = SIGNATURE
+        signature.subgraphIndex = 0
+        signature.inputs = [self._entry(name, value) for name, value in inputs.items()]
+        signature.outputs = [self._entry(name, value) for name, value in outputs.items()]
+        self.model.signatureDefs = [signature]
+        return self.model
+
+    def mul(self, a: Value, b: Value) -> Value:
+        """Product, broadcast."""
+        return self.operator("MUL", [a, b], np.broadcast_shapes(a.shape, b.shape), "MulOptions")
+
+    def add(self, a: Value, b: Value) -> Value:
+        """Sum, broadcast."""
+        return self.operator("ADD", [a, b], np.broadcast_shapes(a.shape, b.shape), "AddOptions")
+
+    def sub(self, a: Value, b: Value) -> Value:
+        """Difference, broadcast."""
+        return self.operator("SUB", [a, b], np.broadcast_shapes(a.shape, b.shape), "SubOptions")
+
+    def unary(self, name: str, a: Value) -> Value:
+        """EXP, LOG, ABS, NEG, RSQRT, RELU, LOGISTIC, GELU (exact): elementwise without parameters."""
+        options = {"EXP": "ExpOptions", "ABS": "AbsOptions", "NEG": "NegOptions", "GELU": "GeluOptions"}
+        return self.operator(name, [a], a.shape, options.get(name, ""))
+
+    def reduce(self, name: str, a: Value, axes: Sequence[int], *, keep: bool) -> Value:
+        """SUM, MEAN or REDUCE_MAX over ``axes``, which stay with length 1 if ``keep``."""
+        gone = sorted(axis % len(a.shape) for axis in axes)
+        shape = [1 if i in gone else n for i, n in enumerate(a.shape) if keep or i not in gone]
+        return self.operator(name, [a, self.integers(gone)], shape, "ReducerOptions", keepDims=keep)
+
+    def slice(self, a: Value, axis: int, begin: int, end: int) -> Value:
+        """``a[begin:end]`` along ``axis``."""
+        if (begin, end) == (0, a.shape[axis]):
+            return a
+        size = [end - begin if i == axis else n for i, n in enumerate(a.shape)]
+        start = [begin if i == axis else 0 for i in range(len(a.shape))]
+        return self.operator("SLICE", [a, self.integers(start), self.integers(size)], size, "SliceOptions")
+
+    def concat(self, parts: Sequence[Value], axis: int) -> Value:
+        """Join along ``axis``."""
+        if len(parts) == 1:
+            return parts[0]
+        shape = list(parts[0].shape)
+        shape[axis] = sum(part.shape[axis] for part in parts)
+        return self.operator("CONCATENATION", parts, shape, "ConcatenationOptions", axis=axis)
+
+    def pad(self, a: Value, paddings: Sequence[tuple[int, int]]) -> Value:
+        """Zeros before and after every axis."""
+        if not any(before or after for before, after in paddings):
+            return a
+        shape = [before + n + after for n, (before, after) in zip(a.shape, paddings, strict=True)]
+        return self.operator("PAD", [a, self.integers(paddings)], shape, "PadOptions")
+
+    def transpose(self, a: Value, order: Sequence[int]) -> Value:
+        """Axis i of the result is axis ``order[i]`` of ``a``."""
+        if list(order) == list(range(len(a.shape))):
+            return a
+        shape = [a.shape[axis] for axis in order]
+        return self.operator("TRANSPOSE", [a, self.integers(order)], shape, "TransposeOptions")
+
+    def reshape(self, a: Value, shape: Sequence[int]) -> Value:
+        """The same elements in the same order under another shape."""
+        if tuple(shape) == a.shape:
+            return a
+        new = [int(n) for n in shape]
+        return self.operator("RESHAPE", [a, self.integers(new)], new, "ReshapeOptions", newShape=new)
+
+    def _code(self, name: str) -> int:
+        if name not in self._codes:
+            code = self.schema.OperatorCodeT()
+            code.builtinCode = getattr(self.schema.BuiltinOperator, name)
+            # Readers from before 2020 look only here; the field ends at 127.
+            code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+            code.version = _VERSIONS.get(name, 1)
+            self.model.operatorCodes.append(code)
+            self._codes[name] = len(self.model.operatorCodes) - 1
+        return self._codes[name]
+
+    def _tensor(self, shape: Sequence[int], kind: int = FLOAT32, buffer: int = 0) -> Value:
+        tensor = self.schema.TensorT()
+        tensor.shape = [int(n) for n in shape]
+        tensor.type = kind
+        tensor.buffer = buffer
+        tensor.hasRank = True
+        self.graph.tensors.append(tensor)
+        return Value(len(self.graph.tensors) - 1, tuple(tensor.shape))
+
+    def _entry(self, name: str, value: Value) -> Any:
+        self.name(value, name)
+        entry = self.schema.TensorMapT()
+        entry.name, entry.tensorIndex = name, value.index
+        return entry

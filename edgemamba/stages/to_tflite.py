@@ -1,0 +1,233 @@
+"""Export stage: a network to one .tflite graph of builtin operators, written from its torch.export graph.
+
+torch.export gives a flat list of operators with static shapes. Each is lowered by its function in ``tflite_ops``;
+whatever depends on weights alone is computed by torch on the way. Nothing of the build machine gets into the file, and
+the same network gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from edgemamba.errors import Unsupported
+from edgemamba.models import Probability, SegmentationModel
+from edgemamba.ssm import use_form
+from edgemamba.stages import tflite_graph
+from edgemamba.stages import tflite_layout as layout
+from edgemamba.stages.tflite_layout import Laid
+from edgemamba.stages.tflite_ops import LOWERINGS
+from edgemamba.stages.tflite_writer import GraphWriter, Value
+
+INPUT = "image"
+OUTPUT = "probability"
+_IGNORED = (torch.ops.aten._assert_tensor_metadata.default,)
+_RELU = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
+
+
+def to_tflite(model: SegmentationModel, size: tuple[int, int], path: Path) -> dict[str, Any]:
+    """Write the probability model of ``model`` as float32 .tflite.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        size: input height and width, pixels.
+        path: the .tflite to write; input ``image`` (1, 3, H, W), output ``probability`` (1, 1, H, W), both NCHW.
+
+    Returns:
+        What ``tflite_graph.facts`` says, and how LiteRT splits the graph (``tflite_graph.delegation``).
+
+    Raises:
+        Unsupported: the network cannot take this size, or an operator has no lowering; says which and where.
+    """
+    model.info.check_size(*size)
+    probability = Probability(model).eval()
+    with use_form(probability, "litert"):
+        data = convert(probability, (1, 3, *size))
+    tflite_graph.write(data, path)
+    return {**tflite_graph.facts(data, path.stat().st_size), "delegation": tflite_graph.delegation(path)}
+
+
+def convert(module: nn.Module, shape: Sequence[int]) -> Any:
+    """Object form of a .tflite graph of ``module`` for one input of ``shape``.
+
+    Raises:
+        Unsupported: an operator has no lowering.
+    """
+    with torch.no_grad():
+        exported = torch.export.export(module, (torch.zeros(*shape),), strict=False)
+        model = Lowering(exported).run()
+    tflite_graph.compact(model)
+    tflite_graph.check_builtin(model)
+    return model
+
+
+class Lowering:
+    """One walk over an exported graph.
+
+    Attributes:
+        writer: the TFLite graph in the making.
+    """
+
+    def __init__(self, exported: torch.export.ExportedProgram) -> None:
+        self.exported = exported
+        self.writer = GraphWriter()
+        self._results: dict[Node, Any] = {}
+        self._origins: dict[Node, str] = {}
+        self._relu = self.writer.schema.ActivationFunctionType.RELU
+
+    def run(self) -> Any:
+        """Lower every node and close the graph."""
+        weights = self._weights()
+        for node in self.exported.graph_module.graph.nodes:
+            if node in self._results or node.target in _IGNORED:
+                continue
+            if node.op == "placeholder":
+                if node.name in weights:
+                    self._origins[node], self._results[node] = weights[node.name]
+                else:
+                    source = self.writer.input(self.shape(node))
+                    self._results[node] = layout.plain(source)
+            elif node.op == "output":
+                (result,) = self._resolve(node.args[0])
+                outputs = {OUTPUT: self.stored(result, range(len(self.dims(result))))}
+            elif node.op == "call_function":
+                self._results.setdefault(node, self._call(node))
+            else:
+                raise Unsupported(f"{node.op} {node.target} has no TFLite lowering", hint=_HINT)
+        return self.writer.finish({INPUT: source}, outputs)
+
+    def shape(self, node: Node) -> tuple[int, ...]:
+        """Static shape of a node's tensor."""
+        return tuple(int(n) for n in node.meta["val"].shape)
+
+    def dims(self, x: Laid | Tensor) -> tuple[int, ...]:
+        """Shape of an argument as torch sees it."""
+        return tuple(x.shape)
+
+    def stored(self, x: Laid | Tensor, order: Sequence[int]) -> Value:
+        """An argument stored with its axes in ``order``; a constant is permuted now."""
+        if isinstance(x, Tensor):
+            return self.writer.constant(x.permute(*order).float().numpy())
+        return layout.arrange(self.writer, x, order).value
+
+    def binary(self, name: str, a: Any, b: Any) -> Laid:
+        """MUL, ADD or SUB of two arguments, at least one of them in the graph, broadcast as torch does.
+
+        The result is stored like the larger of them.
+        """
+        operands = [x if isinstance(x, Laid) else torch.as_tensor(x, dtype=torch.float32) for x in (a, b)]
+        rank = max(len(self.dims(x)) for x in operands)
+        laid = [layout.align(x, rank) for x in operands if isinstance(x, Laid)]
+        order = max(laid, key=lambda x: torch.Size(x.shape).numel()).order
+        values = [self._broadcastable(x, rank, order) for x in operands]
+        emit = {"MUL": self.writer.mul, "ADD": self.writer.add, "SUB": self.writer.sub}[name]
+        return Laid(emit(*values), order)
+
+    def name(self, value: Value, node: Node) -> None:
+        """Name a product after the weights in it, so that a quantizer can be told which layers to take."""
+        known = [self._origins[arg] for arg in node.all_input_nodes if arg in self._origins]
+        stack = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+        name = known[0].removesuffix(".weight") if known else (stack or ["product"])[-1]
+        self.writer.name(value, name.removeprefix("model."))
+
+    def follow(
+        self, node: Node, weight: Tensor, bias: Tensor | None, *, output_axis: int
+    ) -> tuple[Tensor, Tensor | None, int, list[Node]]:
+        """What comes right after a convolution and can be part of it: batch normalisation, then ReLU.
+
+        Returns:
+            Weights and bias with the normalisation in them, the fused activation, and the nodes that this covers.
+        """
+        covered, user = [node], _only_user(node)
+        if user is not None and user.target is torch.ops.aten.batch_norm.default:
+            gamma, beta, mean, variance = (self._results[arg] for arg in user.all_input_nodes[1:5])
+            scale = gamma / torch.sqrt(variance + user.args[7])
+            shape = [-1 if axis == output_axis else 1 for axis in range(weight.dim())]
+            weight = weight * scale.reshape(shape)
+            bias = beta + ((0 if bias is None else bias) - mean) * scale
+            covered.append(user)
+            user = _only_user(user)
+        if user is not None and user.target in _RELU:
+            return weight, bias, self._relu, [*covered, user]
+        return weight, bias, 0, covered
+
+    def done(self, nodes: Sequence[Node], result: Laid) -> Laid:
+        """One result for several nodes that became one operator."""
+        self._results.update(dict.fromkeys(nodes, result))
+        return result
+
+    def _broadcastable(self, x: Laid | Tensor, rank: int, order: Sequence[int]) -> Value:
+        if isinstance(x, Tensor):
+            whole = x.reshape((1,) * (rank - x.dim()) + tuple(x.shape)).permute(*order)
+            while whole.dim() and whole.shape[0] == 1:
+                whole = whole[0]
+            return self.writer.constant(whole.numpy())
+        aligned = layout.align(x, rank)
+        if aligned.order == tuple(order):
+            return aligned.value
+        return layout.arrange(self.writer, layout.reshape(self.writer, x, aligned.shape), order).value
+
+    def _call(self, node: Node) -> Any:
+        arguments, options = self._resolve(node.args), self._resolve(node.kwargs)
+        if node.target is operator.getitem:
+            return arguments[0][arguments[1]]
+        if not _in_graph(arguments) and not _in_graph(options):
+            sources = [arg for arg in node.all_input_nodes if arg in self._origins]
+            if len(sources) == 1:
+                self._origins[node] = self._origins[sources[0]]
+            return node.target(*arguments, **options)  # type: ignore[operator]
+        if node.target not in LOWERINGS:
+            raise Unsupported(f"{node.target} in {_place(node)} has no TFLite lowering", hint=_HINT)
+        try:
+            return LOWERINGS[node.target](self, node, *arguments, **options)
+        except Unsupported as error:
+            raise Unsupported(f"{error.message}, in {_place(node)}", hint=error.hint) from None
+
+    def _resolve(self, argument: Any) -> Any:
+        if isinstance(argument, Node):
+            return self._results[argument]
+        if isinstance(argument, list | tuple):
+            return type(argument)(self._resolve(item) for item in argument)
+        if isinstance(argument, dict):
+            return {key: self._resolve(item) for key, item in argument.items()}
+        return argument
+
+    def _weights(self) -> dict[str, tuple[str, Tensor]]:
+        """Placeholder: name in the state dict, and content."""
+        signature, found = self.exported.graph_signature, {}
+        for spec in signature.input_specs:
+            if spec.target is not None:
+                state = self.exported.state_dict.get(spec.target, self.exported.constants.get(spec.target))
+                found[spec.arg.name] = (spec.target, state.detach())
+        return found
+
+
+_HINT = "export to ONNX (--format onnx), or add a lowering to edgemamba/stages/tflite_ops.py"
+
+
+def _in_graph(argument: Any) -> bool:
+    if isinstance(argument, list | tuple):
+        return any(_in_graph(item) for item in argument)
+    if isinstance(argument, dict):
+        return any(_in_graph(item) for item in argument.values())
+    return isinstance(argument, Laid)
+
+
+def _only_user(node: Node) -> Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _place(node: Node) -> str:
+    """Module in which a node was made, such as encoder4.0.mamba (Mamba)."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    if not stack:
+        return "the network"
+    path, kind = stack[-1]
+    name = kind if isinstance(kind, str) else kind.__name__
+    return f"{path.removeprefix('model.') or 'the network'} ({name.rpartition('.')[2]})"
