@@ -80,7 +80,7 @@ def _single(report: ProfileReport) -> str:
 def _conditions(report: ProfileReport) -> str:
     note = words.not_the_board(report)
     strong = f'<p class="conditions"><strong>{escape(note)}</strong></p>' if note else ""
-    return f'<p class="conditions">{escape(words.conditions(report))}</p>{strong}'
+    return f'<p class="conditions">{escape(words.conditions([report]))}</p>{strong}'
 
 
 def _details(report: ProfileReport, key: str, level: str) -> str:
@@ -142,6 +142,7 @@ def _comparison(reports: Sequence[ProfileReport]) -> str:
 <h1>{escape(words.verdict_of_many(reports))}</h1>
 {state}
 {_table(reports, names)}
+<p class="conditions">The same for all: {escape(words.conditions(reports))}</p>
 <p class="caveat">{escape(words.CAVEAT)}</p>
 <h2>Side by side</h2>
 <nav class="toc" aria-label="Artifacts">{toc}</nav>

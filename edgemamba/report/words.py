@@ -82,10 +82,10 @@ def _speeds(timed: Sequence[tuple[float, str, Quantity]], where: str) -> str:
     low, name, fast = min(timed, key=lambda row: row[0])
     high, _, slow = max(timed, key=lambda row: row[0])
     if len(timed) == 1:
-        return f"{name} takes {ms(low)}\u00a0ms an image{where}"
+        return f"the {name} artifact takes {ms(low)}\u00a0ms an image{where}"
     if fast.high is None or slow.low is None or fast.high >= slow.low:
         return f"no clear difference in speed{where} ({ms(low)} to {ms(high)}\u00a0ms an image)"
-    return f"{name} is the fastest{where} with {ms(low)}\u00a0ms an image (slowest {ms(high)}\u00a0ms)"
+    return f"the {name} artifact is the fastest{where} with {ms(low)}\u00a0ms an image (slowest {ms(high)}\u00a0ms)"
 
 
 def keys(report: ProfileReport) -> list[Key]:
@@ -117,8 +117,13 @@ def keys(report: ProfileReport) -> list[Key]:
     return found
 
 
-def conditions(report: ProfileReport) -> str:
-    """What the figures hold for: device, runtime, threads, precision, protocol."""
+def conditions(reports: Sequence[ProfileReport]) -> str:
+    """What the figures hold for, as far as it is the same for all: device, runtime, threads, data."""
+    parts = [_conditions(report) for report in reports]
+    return " · ".join(part for part in parts[0] if all(part in other for other in parts))
+
+
+def _conditions(report: ProfileReport) -> list[str]:
     facts = report.device.facts
     parts = [
         report.device.title,
@@ -136,7 +141,7 @@ def conditions(report: ProfileReport) -> str:
         parts.append(
             f"Dice on {kept.images} images of {kept.patients} patients ({kept.data}, {kept.split} split)"
         )
-    return " · ".join(part for part in parts if part)
+    return [part for part in parts if part]
 
 
 def not_the_board(report: ProfileReport) -> str:
@@ -145,9 +150,8 @@ def not_the_board(report: ProfileReport) -> str:
     if report.device.name != "host" or board is None or board.name == "host":
         return ""
     return (
-        f"Made for {board.title}, measured on this host: sizes, accuracy and ratios between artifacts "
-        "carry over, "
-        "milliseconds do not. On the board, python agent.py in the Bundle measures the same way."
+        f"Made for {board.title}, measured on this host: file size and accuracy carry over, milliseconds and "
+        "their ratios do not. On the board, python agent.py in the Bundle measures the same way."
     )
 
 

@@ -233,8 +233,8 @@ def test_reasons_stand_on_the_first_screen():
 
 
 def test_a_board_that_was_not_measured_is_said():
-    assert "milliseconds do not" in render([full(target="raspberry-pi-5")])
-    assert "milliseconds do not" not in render([full(target="cpu")])
+    assert "milliseconds and their ratios do not" in render([full(target="raspberry-pi-5")])
+    assert "milliseconds and their ratios do not" not in render([full(target="cpu")])
 
 
 def test_write_html(tmp_path):
