@@ -85,7 +85,8 @@ def _speeds(timed: Sequence[tuple[float, str, Quantity]], where: str) -> str:
         return f"the {name} artifact takes {ms(low)}\u00a0ms an image{where}"
     if fast.high is None or slow.low is None or fast.high >= slow.low:
         return f"no clear difference in speed{where} ({ms(low)} to {ms(high)}\u00a0ms an image)"
-    return f"the {name} artifact is the fastest{where} with {ms(low)}\u00a0ms an image (slowest {ms(high)}\u00a0ms)"
+    slowest = f"slowest {ms(high)}\u00a0ms"
+    return f"the {name} artifact is the fastest{where} with {ms(low)}\u00a0ms an image ({slowest})"
 
 
 def keys(report: ProfileReport) -> list[Key]:
