@@ -44,8 +44,23 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten that cover ``low`` to ``high``, both above zero."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    values = [round(m * 10.0**power, 12) for power in powers for m in (1, 2, 5)]
+    first = max(i for i, value in enumerate(values) if value <= low * (1 + 1e-9))
+    last = min(i for i, value in enumerate(values) if value >= high * (1 - 1e-9))
+    return values[first : max(last, first + 1) + 1]
+
+
 def chart(
-    draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], title: str, lines: Sequence[Line], unit: str
+    draw: ImageDraw.ImageDraw,
+    box: tuple[int, int, int, int],
+    title: str,
+    lines: Sequence[Line],
+    unit: str,
+    *,
+    log: bool = False,
 ) -> None:
     """Draw one panel.
 
@@ -55,19 +70,24 @@ def chart(
         title: above the panel.
         lines: at least one, with the same kind of x; a legend is drawn for two or more.
         unit: label of the x axis.
+        log: draw y on a logarithmic scale, if every value is above zero.
     """
     left, top, right, bottom = (edge * SCALE for edge in box)
     inner = (left + 50 * SCALE, top + 46 * SCALE, right - 12 * SCALE, bottom - 38 * SCALE)
     values = [v for line in lines for v in line.y if v is not None and math.isfinite(v)]
     xs = [v for line in lines for v in line.x]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    rows = ticks(low, high if high > low else low + max(abs(low), 1e-3))
-    columns = [x for x in ticks(min(xs), max(xs)) if x == int(x) and min(xs) <= x <= max(xs)] or [min(xs)]
+    log = log and low > 0
+    rows = log_ticks(low, high) if log else ticks(low, high if high > low else low + max(abs(low), 1e-3))
+    columns = [x for x in ticks(min(xs), max(xs), 7) if x == int(x) and min(xs) <= x <= max(xs)] or [min(xs)]
     span_x = (min(xs), max(max(xs), min(xs) + 1))
+
+    def scale(y: float) -> float:
+        return math.log10(y) if log else y
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = (x - span_x[0]) / (span_x[1] - span_x[0])
-        up = (y - rows[0]) / (rows[-1] - rows[0])
+        up = (scale(y) - scale(rows[0])) / (scale(rows[-1]) - scale(rows[0]))
         return inner[0] + across * (inner[2] - inner[0]), inner[3] - up * (inner[3] - inner[1])
 
     draw.text((left + 6 * SCALE, top + 2 * SCALE), title, INK, font(14))

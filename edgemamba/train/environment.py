@@ -79,8 +79,8 @@ def _version(name: str) -> str | None:
 
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.lower().startswith(("model name", "hardware", "model\t")):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    lines = info.read_text().splitlines() if info.exists() else []
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    # Arm kernels name the board ("Model: Raspberry Pi 5"), x86 ones the processor, beside a model number.
+    named = facts.get("model name") or facts.get("Model") or facts.get("Hardware")
+    return named or platform.processor() or platform.machine()

@@ -45,7 +45,7 @@ def save_curves(path: Path, rows: Sequence[Row], title: str) -> None:
         Line("validation, all pixels", ORANGE, epochs, [row.val_dice_pooled for row in rows]),
         Line("tumour slices", GREEN, epochs, [row.val_dice_tumour for row in rows]),
     ]
-    chart(draw, (8, 44, 360, 356), "loss", loss, "epoch")
+    chart(draw, (8, 44, 360, 356), "loss", loss, "epoch", log=True)
     chart(draw, (364, 44, 728, 356), "Dice at probability 0.5", dice, "epoch")
     lr = [Line("learning rate", BLUE, epochs, [row.lr for row in rows])]
     chart(draw, (732, 44, 1072, 356), "learning rate at the end of the epoch", lr, "epoch")

@@ -50,8 +50,10 @@ def test_impossible_choices(wrong: dict[str, Any], error: type[EdgemambaError], 
         TrainConfig.resolve(**{"device": "cpu", **wrong})
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_without_a_gpu() -> None:
+def test_cuda_is_taken_where_there_is_one() -> None:
+    if torch.cuda.is_available():
+        assert TrainConfig.resolve().device == TrainConfig.resolve(device="cuda").device == "cuda"
+        return
     assert TrainConfig.resolve().device == "cpu"
     with pytest.raises(Unsupported, match="no CUDA device"):
         TrainConfig.resolve(device="cuda")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgemamba.train.drawing import labels, ticks
+from edgemamba.train.drawing import labels, log_ticks, ticks
 from edgemamba.train.history import Row, best, to_csv
 from edgemamba.train.plots import CORRECT, FALSE, MISSED, choose, save_curves, save_sample
 
@@ -36,6 +36,15 @@ def test_ticks_cover_the_range_with_few_round_numbers(low: float, span: float) -
     assert values[0] <= low + slack
     assert values[-1] >= low + span - slack
     assert 1 <= len(values) <= 7 or span < 1e-6
+    assert values == sorted(values)
+
+
+@given(st.floats(1e-6, 1e4), st.floats(1, 1e4))
+def test_log_ticks_cover_the_range(low: float, ratio: float) -> None:
+    values = log_ticks(low, low * ratio)
+    assert values[0] <= low * (1 + 1e-6)
+    assert values[-1] >= low * ratio * (1 - 1e-6)
+    assert len(values) >= 2
     assert values == sorted(values)
 
 
