@@ -49,12 +49,17 @@ class Console:
     @contextlib.contextmanager
     def bar(self, title: str, total: int) -> Iterator[Bar]:
         """A bar with time left; ``advance(n, note)`` moves it."""
-        bar: Bar
         if self.interactive:
             from rich.console import Console as RichConsole
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
             with Progress(*columns, console=RichConsole(stderr=True, force_terminal=True), transient=True) as progress:
                 task = progress.add_task(title, total=total, note="")
 

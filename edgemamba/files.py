@@ -21,9 +21,11 @@ def _disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(f"no space left while writing {path}", hint="free some space; nothing half-written was kept")
+            raise InputError(
+                f"no space left while writing {path}", hint="free some space; nothing half-written was kept"
+            ) from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise InputError(f"cannot write {path}: {error.strerror}", hint="choose another place with --out")
+            raise InputError(f"cannot write {path}: {error.strerror}", hint="choose another place with --out") from None
         raise
 
 

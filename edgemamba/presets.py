@@ -109,7 +109,9 @@ def find_target(name: str) -> Target:
     for target in known.values():
         if target.kind == name and target.newest:
             return target
-    raise UsageError(f"no target is named {name!r}", hint=did_you_mean(name, {*known, *(t.kind for t in known.values())}))
+    raise UsageError(
+        f"no target is named {name!r}", hint=did_you_mean(name, {*known, *(t.kind for t in known.values())})
+    )
 
 
 def find_device(name: str) -> Device:

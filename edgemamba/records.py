@@ -29,7 +29,9 @@ class DataRef(Record):
     root: str | None = Field(default=None, description="local path; never shipped")
     split: str = Field(description="image, patient or fold:K")
     fingerprint: str = Field(description="SHA-256 over sorted sample ids and their content hashes")
-    options: dict[str, Any] = Field(default_factory=dict, description="what open_dataset was given besides name and root")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="what open_dataset was given besides name and root"
+    )
     counts: dict[str, int] = Field(description="samples in train, val and test")
 
 

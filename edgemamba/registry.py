@@ -52,7 +52,16 @@ _SHALLOW = [16, 32, 64, 128, 256]
 _WIDE = [16, 32, 64, 128, 256, 512]
 
 
-def _ul(name: str, channels: list[int], branches: int, ppm: str, parameters: int, stride: int, dice: float, text: str) -> ModelInfo:
+def _ul(
+    name: str,
+    channels: list[int],
+    branches: int,
+    ppm: str,
+    parameters: int,
+    stride: int,
+    dice: float,
+    text: str,
+) -> ModelInfo:
     kwargs = {"channels": channels, "branches": branches, "ppm": ppm}
     return ModelInfo(name, _UL, kwargs, parameters, stride, "segmentation", text, dice)
 
@@ -64,11 +73,36 @@ MODELS: dict[str, ModelInfo] = {
         _ul("ul-vm-unet-v1", _SHALLOW, 4, "none", 217_165, 16, 0.8409, "wide and shallow, four branches"),
         _ul("ul-vm-unet-v2", _NARROW, 8, "none", 42_737, 32, 0.8243, "base widths, eight branches"),
         _ul("ul-vm-unet-v3", _SHALLOW, 8, "none", 176_453, 16, 0.8109, "wide and shallow, eight branches"),
-        _ul("ul-vm-unet-v4", _WIDE, 8, "all", 1_135_309, 32, 0.8548, "wide, pyramid pooling in every PVM layer"),
+        _ul(
+            "ul-vm-unet-v4",
+            _WIDE,
+            8,
+            "all",
+            1_135_309,
+            32,
+            0.8548,
+            "wide, pyramid pooling in every PVM layer",
+        ),
         _ul("ul-vm-unet-v5", _WIDE, 8, "none", 703_885, 32, 0.8633, "wide, eight branches"),
-        _ul("ul-vm-unet-v6", _WIDE, 8, "bottleneck", 769_677, 32, 0.8628, "wide, pyramid pooling at the bottleneck"),
+        _ul(
+            "ul-vm-unet-v6",
+            _WIDE,
+            8,
+            "bottleneck",
+            769_677,
+            32,
+            0.8628,
+            "wide, pyramid pooling at the bottleneck",
+        ),
         ModelInfo(
-            "unet", "edgemamba.models.unet:UNet", {"width": 32}, 7_765_985, 16, "segmentation", "U-Net, the baseline", 0.8929
+            "unet",
+            "edgemamba.models.unet:UNet",
+            {"width": 32},
+            7_765_985,
+            16,
+            "segmentation",
+            "U-Net, the baseline",
+            0.8929,
         ),
     )
 }

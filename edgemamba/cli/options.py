@@ -1,0 +1,57 @@
+"""Options that several verbs share, declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+JSON = typer.Option(False, "--json", help="Print one JSON document on stdout and nothing else there.")
+QUIET = typer.Option(False, "--quiet", "-q", help="Only warnings and errors on stderr.")
+FORCE = typer.Option(False, "--force", help="Replace what is at --out.")
+SEED = typer.Option(0, "--seed", help="Seed of everything random.")
+THREADS = typer.Option(0, "--threads", help="CPU threads; 0: all cores for training, 1 for inference.")
+DATA = typer.Option(
+    None,
+    "--data",
+    help="phantoms, lgg or folder. Default: what EDGEMAMBA_DATA holds, else built-in phantoms.",
+    show_default=False,
+)
+DATA_ROOT = typer.Option(None, "--data-root", help="Folder of the data set [env EDGEMAMBA_DATA].", show_default=False)
+GROUP = typer.Option(
+    None,
+    "--group",
+    help="folder data: where the patient ends in a file stem: a separator, or a regular expression with a group.",
+    show_default=False,
+)
+
+
+def data_source(name: str | None, root: Path | None, group: str | None) -> tuple[str, Path | None, dict[str, Any]]:
+    """Resolve --data, --data-root and EDGEMAMBA_DATA to what ``open_dataset`` takes.
+
+    Raises:
+        UsageError: an option that the chosen data set does not take.
+        InputError: a root that holds no known layout.
+    """
+    from edgemamba.data import DATASETS, default_data
+    from edgemamba.errors import UsageError, did_you_mean
+
+    options: dict[str, Any] = {} if group is None else {"group": group}
+    if name is None and root is None:
+        found = default_data()
+        name, root = found if found is not None else ("phantoms", None)
+    elif name is None:
+        raise UsageError("--data-root needs --data", hint="--data lgg, or --data folder")
+    elif root is None and name in ("lgg", "folder"):
+        found = default_data()
+        if found is None:
+            raise UsageError(f"--data {name} needs --data-root", hint="--data-root DIR, or set EDGEMAMBA_DATA")
+        root = found[1]
+    if name not in DATASETS:
+        raise UsageError(f"no data set is named {name!r}", hint=did_you_mean(name, DATASETS))
+    if name == "phantoms" and root is not None:
+        raise UsageError("phantoms are made on the spot and take no --data-root", hint="--data lgg or --data folder")
+    if options and name != "folder":
+        raise UsageError(f"--group does not apply to {name}", hint="--data folder")
+    return name, root, options

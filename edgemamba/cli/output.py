@@ -1,0 +1,30 @@
+"""What goes to stdout: one JSON document, or plain text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def document(value: Any) -> None:
+    """Print one JSON document (no NaN)."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a plain table; columns of numbers are aligned right."""
+    cells = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    right = [all(row[i][:1].isdigit() or not row[i] or row[i] == "-" for row in cells[1:]) for i in range(len(header))]
+    for row in cells:
+        line = "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True))
+        print(line.rstrip())
+
+
+def pairs(items: Iterable[tuple[str, str]]) -> None:
+    """Print ``key  value`` lines, keys aligned."""
+    listed = list(items)
+    width = max((len(key) for key, _ in listed), default=0)
+    for key, value in listed:
+        print(f"{key.ljust(width)}  {value}")

@@ -1,0 +1,91 @@
+"""``edgemamba train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from edgemamba.cli.options import DATA, DATA_ROOT, FORCE, GROUP, JSON, QUIET, SEED, THREADS
+
+
+def train(
+    model: str = typer.Option("ul-vm-unet", "--model", help="A name from: edgemamba list models."),
+    data: str | None = DATA,
+    data_root: Path | None = DATA_ROOT,
+    group: str | None = GROUP,
+    split: str = typer.Option("patient", "--split", help="image (leaks patients), patient, or fold:K with K = 0..4."),
+    epochs: int | None = typer.Option(
+        None, "--epochs", help="Default: 20 for phantoms, 100 otherwise.", show_default=False
+    ),
+    recipe: str = typer.Option("default", "--recipe", help="default (ours) or paper (what the paper ran)."),
+    batch: int | None = typer.Option(None, "--batch", help="Images a step. Default: the recipe's.", show_default=False),
+    size: int | None = typer.Option(
+        None,
+        "--size",
+        help="Input height and width, pixels. Default: 128 for phantoms, 256 otherwise.",
+        show_default=False,
+    ),
+    seed: int = SEED,
+    device: str = typer.Option("auto", "--device", help="auto, cpu or cuda."),
+    amp: bool = typer.Option(False, "--amp", help="bfloat16 autocast on CUDA; the scan stays float32."),
+    threads: int = THREADS,
+    out: Path | None = typer.Option(
+        None, "--out", help="Run folder. Default: runs/<time>-<model>.", show_default=False
+    ),
+    resume: bool = typer.Option(False, "--resume", help="Go on with the run at --out (default: the newest), exactly."),
+    force: bool = FORCE,
+    quiet: bool = QUIET,
+    as_json: bool = JSON,
+) -> None:
+    """Train a model; writes curves, sample pictures and safetensors checkpoints into a run folder.
+
+    \b
+    edgemamba train
+    edgemamba train --data lgg --data-root lgg/kaggle_3m --split image --epochs 100 --device cuda
+    edgemamba train --resume --out runs/mine
+    """
+    from edgemamba.cli import output
+    from edgemamba.cli.options import data_source
+    from edgemamba.console import Console
+    from edgemamba.train import TrainConfig, resume_config
+    from edgemamba.train import train as run_training
+
+    console = Console(quiet=quiet or as_json)
+    if resume:
+        config = resume_config(out)
+    else:
+        name, root, options = data_source(data, data_root, group)
+        console.line(f"data: {name}" + (f" from {root}" if root else " (built in, seeded)"))
+        config = TrainConfig.resolve(
+            model=model,
+            data=name,
+            data_root=root,
+            data_options=options,
+            split=split,
+            epochs=epochs,
+            recipe=recipe,
+            batch=batch,
+            size=size,
+            seed=seed,
+            device=device,
+            amp=amp,
+            threads=threads,
+            out=out,
+            force=force,
+        )
+    record = run_training(config, console)
+    if as_json:
+        output.document({"out": str(config.out), **record.model_dump(mode="json", by_alias=True)})
+    else:
+        output.pairs(
+            [
+                ("run", str(config.out)),
+                (
+                    "validation Dice (pooled)",
+                    f"{record.best_val_dice_pooled or 0:.4f} at epoch {record.best_epoch}",
+                ),
+                ("seconds", f"{record.train_seconds:.0f}"),
+            ]
+        )
+    console.next("edgemamba export --target jetson")

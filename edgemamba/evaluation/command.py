@@ -1,0 +1,156 @@
+"""What ``edgemamba evaluate`` does: open a run or a Bundle and the data, score, write."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from edgemamba.console import Console
+from edgemamba.data import Dataset, Split, open_dataset, open_ref, split_dataset
+from edgemamba.errors import InputError, UsageError, did_you_mean
+from edgemamba.evaluation.contribution import ssm_contribution
+from edgemamba.evaluation.evaluate import Evaluation, Predict
+from edgemamba.evaluation.evaluate import evaluate as score
+from edgemamba.evaluation.pictures import case_pictures, write_pictures
+from edgemamba.evaluation.predictors import bundle_predictor, torch_predictor
+from edgemamba.files import write_json, write_text
+from edgemamba.records import DataRef
+from edgemamba.stages.source import open_source
+from edgemamba.train.config import resolve_device
+
+PARTS = ("test", "val", "train")
+_WORST = 6
+_FALSE_ALARMS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """What a user may choose.
+
+    Attributes:
+        data: name, root and options of another data set than the run's own.
+        split: another split than the run's.
+        part: test, val or train.
+        threshold: a probability of at least this is lesion.
+        ssm: also score a run with its recurrence switched off.
+        runtime: of a Bundle.
+        device: of a run.
+        threads: CPU threads; 0 leaves torch's choice and gives a Bundle one.
+        seed: of the bootstrap.
+        out: folder of the results; None writes nothing.
+    """
+
+    data: tuple[str, Path | None, dict[str, Any]] | None = None
+    split: str | None = None
+    part: str = "test"
+    threshold: float = 0.5
+    ssm: bool = False
+    runtime: str = "auto"
+    device: str = "auto"
+    threads: int = 0
+    seed: int = 0
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.part not in PARTS:
+            raise UsageError(f"--part is {self.part!r}", hint=did_you_mean(self.part, PARTS))
+        if not 0 < self.threshold < 1:
+            raise UsageError(f"--threshold is {self.threshold}, not between 0 and 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Subject:
+    predict: Predict
+    size: tuple[int, int]
+    data: DataRef | None
+    about: dict[str, Any]
+    model: Any = None
+
+
+def evaluate_subject(subject: str, options: EvaluateOptions, console: Console) -> dict[str, Any]:
+    """Score a run folder, a Bundle folder or packaged weights.
+
+    Returns:
+        the evaluation's document with ``subject`` and, if asked, ``ssm_contribution``.
+
+    Raises:
+        UsageError: no such subject, or an option that does not fit it.
+        InputError: the data is missing or damaged, or ``out`` is taken.
+    """
+    if options.out is not None and options.out.exists() and any(options.out.iterdir()):
+        raise InputError(f"{options.out} is not empty", hint="choose another --out")
+    opened = _open(subject, options, console)
+    dataset, split = _data(opened, options)
+    indices = getattr(split, options.part)
+    found = score(opened.predict, dataset, indices, opened.size, console, options.threshold, split=split.spec)
+    document = {**found.document(seed=options.seed), "part": options.part, "subject": opened.about}
+    if options.ssm:
+        if opened.model is None:
+            raise UsageError("--ssm needs a run: a Bundle's recurrence cannot be switched off")
+        device = resolve_device(options.device)
+        document["ssm_contribution"] = ssm_contribution(
+            opened.model,
+            dataset,
+            indices,
+            opened.size,
+            console,
+            options.threshold,
+            split=split.spec,
+            device=device,
+        )
+    if options.out is not None:
+        _write(options.out, document, found, opened.predict, dataset)
+    return document
+
+
+def _open(subject: str, options: EvaluateOptions, console: Console) -> _Subject:
+    folder = Path(subject)
+    if (folder / "manifest.json").is_file():
+        predictor = bundle_predictor(folder, options.runtime, options.threads or 1)
+        if predictor.note:
+            console.line(predictor.note)
+        manifest = predictor.manifest
+        about = {
+            "kind": "bundle",
+            "name": manifest.name,
+            "model": manifest.model,
+            "precision": manifest.precision,
+            "runtime": f"{predictor.runtime} {predictor.version}",
+        }
+        return _Subject(predictor, predictor.size, manifest.data, about)
+    source = open_source(subject)
+    import torch
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = resolve_device(options.device)
+    model = source.build().to(device)
+    about = {
+        "kind": "run",
+        **source.document(),
+        "model": source.model,
+        "runtime": f"torch {torch.__version__}",
+    }
+    return _Subject(torch_predictor(model, device), source.size, source.data, about, model)
+
+
+def _data(opened: _Subject, options: EvaluateOptions) -> tuple[Dataset, Split]:
+    """The data asked for, else the subject's own."""
+    if options.data is not None:
+        name, root, settings = options.data
+        dataset = open_dataset(name, root, **settings)
+        own = opened.data.split if opened.data is not None else "patient"
+        return dataset, split_dataset(dataset, options.split or own)
+    if opened.data is None:
+        raise InputError("this Bundle does not say which data it was trained on", hint="give --data")
+    dataset, split = open_ref(opened.data)
+    return dataset, split if options.split is None else split_dataset(dataset, options.split)
+
+
+def _write(out: Path, document: dict[str, Any], found: Evaluation, predict: Predict, dataset: Dataset) -> None:
+    write_json(out / "evaluation.json", document)
+    write_text(out / "per_slice.csv", found.per_slice_csv())
+    cases = [*found.worst(_WORST), *found.largest_false_alarms(_FALSE_ALARMS), *found.examples().values()]
+    unique = list({case.index: case for case in cases}.values())
+    write_pictures(case_pictures(predict, dataset, found, unique), out / "pictures")
