@@ -83,9 +83,7 @@ class CalibrationSet(ImageSet):
         }
 
 
-def calibration_set(
-    source: Source, count: int = 64, seed: int = 0, *, data_root: Path | None = None
-) -> CalibrationSet:
+def calibration_set(source: Source, count: int = 64, seed: int = 0, *, data_root: Path | None = None) -> CalibrationSet:
     """Draw ``count`` images from the source's training split: half with foreground, half without.
 
     Where one kind is too rare the other fills up, but never to less than half with foreground.
@@ -112,8 +110,7 @@ def calibration_set(
     empty = min(len(without), count // 2, len(with_foreground))
     # The moving average of LiteRT's calibration is seeded by the first image: it must not be an empty one.
     spread = {
-        len(with_foreground[: count - empty]) * i // max(1, empty): index
-        for i, index in enumerate(without[:empty])
+        len(with_foreground[: count - empty]) * i // max(1, empty): index for i, index in enumerate(without[:empty])
     }
     chosen = []
     for position, index in enumerate(with_foreground[: count - empty]):

@@ -1,4 +1,4 @@
-"""Which quantizer is better for a network, in numbers: both from the same images, both on the same held-out set."""
+"""Which quantizer is better for a network, in numbers from the same images."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def compare_quantizers(
         images: held out, with their masks.
 
     Returns:
-        By quantizer: dice (pooled over all pixels), retention (share of the fp32 network's Dice), mask_dice and
-        mask_agreement with fp32 PyTorch, false_alarms (share of images without foreground that get some),
-        mean_abs_diff, bytes. ``fp32`` holds the same of the network itself.
+        By quantizer: dice (pooled over all pixels), retention (share of the fp32 network's Dice), mask_dice
+        and mask_agreement with fp32 PyTorch, false_alarms (share of images without foreground that get
+        some), mean_abs_diff, bytes. ``fp32`` holds the same of the network itself.
     """
     from edgemamba.stages.int8_onnx import to_int8
     from edgemamba.stages.verify import compare, reference, run_artifact

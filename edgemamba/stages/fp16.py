@@ -10,6 +10,7 @@ stay float32, as do the sums and the head. Inputs and outputs stay float32.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgemamba.errors import Unsupported
 from edgemamba.files import write_bytes
+from edgemamba.stages.min_cut import INFINITE, FlowNetwork
 from edgemamba.stages.onnx_graph import facts, initializers, replace_nodes, tensor_types
 from edgemamba.stages.onnx_groups import Group, group_nodes
 
-HALF_GROUPS = ("conv", "projection", "attention")
+HALF_GROUPS = ("conv", "projection", "gate", "attention")
 FLOAT_GROUPS = ("scan", "norm", "head")
 _WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 # float16 sums over a whole map lose their last digits, whatever the group.
 _FLOAT_OPERATORS = ("ReduceMean", "ReduceSum", "GlobalAveragePool", "Softmax", "Exp", "Softplus", "Log")
 _MAX_HALF = 65504.0
-_ROUNDS = 20
 
 
 def to_fp16(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, Any]]:
@@ -66,9 +67,7 @@ def write_fp16(path: Path, out: Path) -> dict[str, Any]:
     try:
         onnx.checker.check_model(graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise Unsupported(
-            f"the typed graph is not valid ONNX: {' '.join(str(error).split())[:300]}"
-        ) from None
+        raise Unsupported(f"the typed graph is not valid ONNX: {' '.join(str(error).split())[:300]}") from None
     write_bytes(out, graph.SerializeToString(deterministic=True))
     return found
 
@@ -105,10 +104,6 @@ class _Wires:
             read.add(False)
         return (not written_half) in read
 
-    def casts_around(self, node: str, half: set[str]) -> int:
-        """Casts on the tensors that ``node`` reads or writes."""
-        return sum(self.crosses(name, half) for name in self.touched[node])
-
 
 def typed_inputs(node: onnx.NodeProto) -> list[int]:
     """Positions of the inputs that share the node's element type (Resize keeps its scales float32)."""
@@ -116,31 +111,33 @@ def typed_inputs(node: onnx.NodeProto) -> list[int]:
 
 
 def _assign(graph: onnx.GraphProto, wires: _Wires, groups: dict[str, Group]) -> set[str]:
-    """Names of the nodes that compute in float16.
+    """Names of the nodes that compute in float16: the fixed ones, and those that spare casts.
 
-    Nodes that need neither type take the one with fewer casts around them: each looks at its neighbours in
-    turn until nothing changes; on a tie float16, which moves fewer bytes.
+    Every cast has the same price, so the cheapest choice for the nodes that need neither type is a smallest
+    cut between the float32 and the float16 nodes. Of equal choices the one with most float16 nodes: it
+    moves fewer bytes.
     """
-    half: set[str] = set()
-    free = []
+    network = FlowNetwork()
+    float32, float16 = "float32", "float16"
     for node in graph.node:
         group = groups[node.name]
-        if node.name not in wires.touched or group in FLOAT_GROUPS or node.op_type in _FLOAT_OPERATORS:
-            continue
-        if group in HALF_GROUPS and node.op_type in _WEIGHTED:
-            half.add(node.name)
-        else:
-            free.append(node.name)
-    for _ in range(_ROUNDS):
-        before = set(half)
-        for name in free:
-            if wires.casts_around(name, half | {name}) <= wires.casts_around(name, half - {name}):
-                half.add(name)
-            else:
-                half.discard(name)
-        if half == before:
-            break
-    return half
+        if group in FLOAT_GROUPS or node.op_type in _FLOAT_OPERATORS:
+            network.add(float32, ("node", node.name), INFINITE)
+        elif group in HALF_GROUPS and node.op_type in _WEIGHTED:
+            network.add(("node", node.name), float16, INFINITE)
+    for name in wires.tensors():
+        # One cast serves all readers: a unit of capacity per tensor and direction, shared by two helper nodes.
+        writer = ("node", wires.writer[name]) if name in wires.writer else float32
+        readers: list[Hashable] = [("node", reader) for reader in wires.readers.get(name, ())]
+        if name in wires.outputs:
+            readers.append(float32)
+        network.add(writer, ("down", name), 1)
+        network.add(("up", name), writer, 1)
+        for reader in readers:
+            network.add(("down", name), reader, INFINITE)
+            network.add(reader, ("up", name), INFINITE)
+    _, single = network.source_side(float32, float16)
+    return {node.name for node in graph.node if node.name in wires.touched and ("node", node.name) not in single}
 
 
 def _convert_constants(graph: onnx.GraphProto, half: set[str]) -> int:

@@ -36,9 +36,7 @@ def inspect_subject(subject: str, size: tuple[int, int] = (256, 256)) -> dict[st
         source = open_source(subject)
         return {"schema": SCHEMA, "kind": "run" if folder.is_dir() else "weights", **_source(source)}
     if folder.is_dir():
-        raise InputError(
-            f"{folder} is neither a run nor a Bundle", hint="give a folder with run.json or manifest.json"
-        )
+        raise InputError(f"{folder} is neither a run nor a Bundle", hint="give a folder with run.json or manifest.json")
     if subject not in MODELS:
         raise UsageError(
             f"{subject} is no model, packaged weights, run or Bundle",

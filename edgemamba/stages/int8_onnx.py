@@ -33,13 +33,9 @@ def int8_nodes(model: onnx.ModelProto) -> list[str]:
 
     groups = group_nodes(model)
     matrices = constant_matrices(model.graph)
-    nodes = [
-        node.name for node in model.graph.node if groups[node.name] in INT8_GROUPS and weight(node, matrices)
-    ]
+    nodes = [node.name for node in model.graph.node if groups[node.name] in INT8_GROUPS and weight(node, matrices)]
     if not nodes:
-        raise Unsupported(
-            "no convolution or projection of this graph may become int8", hint="use --precision fp16"
-        )
+        raise Unsupported("no convolution or projection of this graph may become int8", hint="use --precision fp16")
     return nodes
 
 
@@ -89,9 +85,7 @@ def quantize(
     nodes = int8_nodes(model)
     wanted = set(nodes)
     constants = initializers(model.graph)
-    tensors = [
-        node.input[1 - weight_position(node, constants)] for node in model.graph.node if node.name in wanted
-    ]
+    tensors = [node.input[1 - weight_position(node, constants)] for node in model.graph.node if node.name in wanted]
     ranges = activation_ranges(model, tensors, calibration, threshold)
     scales = BACKENDS[quantizer](model, nodes, ranges, calibration)
     left_out = [name for name in nodes if name not in scales]

@@ -12,7 +12,8 @@ from typing import Literal, get_args
 
 import onnx
 
-Group = Literal["head", "attention", "norm", "projection", "scan", "conv", "other"]
+# gate: what of a Mamba block does not depend on its state: conv1d, SiLU and the D skip.
+Group = Literal["head", "attention", "norm", "projection", "scan", "gate", "conv", "other"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 
 _NORM_OPERATORS = ("InstanceNormalization", "LayerNormalization", "GroupNormalization", "BatchNormalization")
@@ -20,6 +21,7 @@ _NORM_SCOPE = re.compile(r"(^|/)([ed]bn\d+|norm)(_\d+)?$")
 _ATTENTION_SCOPE = re.compile(r"(^|/)scab(/|$)")
 _MAMBA_SCOPE = re.compile(r"(^|/)mamba(/|$)")
 # dt_proj sets the decay of the state: it belongs to the scan.
+_X_PROJECTION = re.compile(r"\bx_proj\.weight")
 _MAMBA_PROJECTION = re.compile(r"\b(in_proj|x_proj|out_proj)\.weight")
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 PRODUCTS = ("MatMul", "Gemm")
@@ -41,9 +43,7 @@ def weight(node: onnx.NodeProto, matrices: set[str]) -> str:
 def constant_matrices(graph: onnx.GraphProto) -> set[str]:
     """Names of constants of at least two axes, float or restored from int8."""
     names = {tensor.name for tensor in graph.initializer if len(tensor.dims) >= 2}
-    restored = {
-        node.output[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in names
-    }
+    restored = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in names}
     return names | restored
 
 
@@ -52,8 +52,14 @@ def group_nodes(model: onnx.ModelProto) -> dict[str, Group]:
     matrices = constant_matrices(model.graph)
     head = _head(model.graph)
     groups: dict[str, Group] = {}
+    # Tensors of a Mamba block that depend on its x_proj, which is where the state space begins.
+    stateful: set[str] = set()
     for node in model.graph.node:
-        groups[node.name] = "head" if node.name in head else _group(node, matrices)
+        group = "head" if node.name in head else _group(node, matrices)
+        groups[node.name] = group
+        if _X_PROJECTION.search(weight(node, matrices)) or (group == "gate" and stateful.intersection(node.input)):
+            stateful.update(node.output)
+            groups[node.name] = "scan" if group == "gate" else group
     return groups
 
 
@@ -65,7 +71,7 @@ def _group(node: onnx.NodeProto, matrices: set[str]) -> Group:
     if node.op_type in _NORM_OPERATORS or _NORM_SCOPE.search(path):
         return "norm"
     if _MAMBA_SCOPE.search(path):
-        return "projection" if matrix and _MAMBA_PROJECTION.search(matrix) else "scan"
+        return "projection" if _MAMBA_PROJECTION.search(matrix) else "gate"
     if matrix and node.op_type in PRODUCTS:
         return "projection"
     return "conv" if node.op_type in CONVOLUTIONS else "other"

@@ -150,11 +150,7 @@ def _is_identity(
     same = node.output[0] in types and types.get(node.input[0] if node.input else "") == types[node.output[0]]
     if node.op_type == "Slice" and same:
         # Equal shape and step 1 leave no freedom; a negative step would be a flip.
-        steps = (
-            numpy_helper.to_array(known[node.input[4]])
-            if len(node.input) > 4 and node.input[4]
-            else np.ones(1)
-        )
+        steps = numpy_helper.to_array(known[node.input[4]]) if len(node.input) > 4 and node.input[4] else np.ones(1)
         return bool((steps == 1).all())
     if node.op_type == "Mul" and same and not node.input[1].startswith(_PARAMETER):
         factor = known.get(node.input[1])
@@ -178,9 +174,7 @@ def merge_reshapes(model: onnx.ModelProto) -> None:
         start = node.input[0]
         while start in producer and producer[start].op_type in _RESHAPES:
             start = producer[start].input[0]
-        shape = add_initializer(
-            graph, f"{node.output[0]}.shape", np.array(types[node.output[0]][1], np.int64)
-        )
+        shape = add_initializer(graph, f"{node.output[0]}.shape", np.array(types[node.output[0]][1], np.int64))
         node.op_type = "Reshape"
         del node.attribute[:]
         del node.input[:]
@@ -201,9 +195,7 @@ def merge_slices(model: onnx.ModelProto) -> None:
             continue
         inputs = [before.input[0]]
         for part, (one, two) in enumerate(zip(first, second, strict=True)):
-            inputs.append(
-                add_initializer(graph, f"{node.output[0]}.limits{part}", np.concatenate([one, two]))
-            )
+            inputs.append(add_initializer(graph, f"{node.output[0]}.limits{part}", np.concatenate([one, two])))
         del node.input[:]
         node.input.extend(inputs)
 
@@ -225,11 +217,7 @@ def fold_batch_norm(model: onnx.ModelProto) -> None:
     kept = []
     for node in graph.node:
         conv = producer.get(node.input[0]) if node.op_type == "BatchNormalization" else None
-        fits = (
-            conv is not None
-            and conv.op_type in ("Conv", "ConvTranspose")
-            and len(readers[node.input[0]]) == 1
-        )
+        fits = conv is not None and conv.op_type in ("Conv", "ConvTranspose") and len(readers[node.input[0]]) == 1
         if conv is None or not fits or not all(name in known for name in (conv.input[1], *node.input[1:])):
             kept.append(node)
             continue

@@ -186,9 +186,7 @@ class _Export:
             return write_fp16(path, out)
         from edgemamba.stages.int8_onnx import to_int8
 
-        return to_int8(
-            path, self.calibration, out, quantizer=self.plan.options.quantizer, threshold=THRESHOLD
-        )
+        return to_int8(path, self.calibration, out, quantizer=self.plan.options.quantizer, threshold=THRESHOLD)
 
     def _package(self) -> Result:
         import time
@@ -232,11 +230,7 @@ def _told(result: Result) -> str:
     if "bytes" in facts:
         words.append(f"{facts['bytes'] / 1000:,.0f} kB")
     if "mask_agreement" in facts:
-        words.append(
-            f"masks {facts['mask_agreement']:.5%} equal, mean |difference| {facts['mean_abs_diff']:.1e}"
-        )
-        words.append(
-            f"largest {facts['max_abs_diff']:.1e}, {facts['images']} images ({facts['data'].split(',')[0]})"
-        )
+        words.append(f"masks {facts['mask_agreement']:.5%} equal, mean |difference| {facts['mean_abs_diff']:.1e}")
+        words.append(f"largest {facts['max_abs_diff']:.1e}, {facts['images']} images ({facts['data'].split(',')[0]})")
     words.append(f"cached ({result.seconds:.1f} s)" if result.cached else f"{result.seconds:.1f} s")
     return ", ".join(words)

@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from edgemamba.errors import Unsupported, UsageError, did_you_mean, require
+from edgemamba.errors import InputError, Unsupported, UsageError, did_you_mean, require
 from edgemamba.presets import PRECISIONS, Format, Precision, Target
 from edgemamba.stages.source import Source
 
@@ -16,7 +16,6 @@ QuantizerName = Literal["ort", "nncf"]
 QUANTIZERS: tuple[QuantizerName, ...] = ("ort", "nncf")
 # The better one by mask agreement with fp32 on the LGG test split (``int8_onnx.compare_quantizers``).
 DEFAULT_QUANTIZER: QuantizerName = "ort"
-MIN_VERIFICATION = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +104,7 @@ class Plan:
         words = {True: "cached", False: "to do", None: "to do, after the steps before"}
         total = len(self.steps)
         return [
-            f"{self.source.name} ({self.source.model}): {self.format} {self.precision} for {self.target.name}",
+            f"{self.source.name}, {self.source.model}: {self.format} {self.precision} for {self.target.name}",
             *(
                 f"[{number}/{total}] {step.title} ({words[hit]})"
                 for number, (step, hit) in enumerate(zip(self.steps, cached, strict=True), 1)
@@ -120,6 +119,7 @@ def plan(source: Source, target: Target, precision: Precision, options: Options)
         UsageError: an unknown precision or quantizer, or a number out of range.
         Unsupported: the target does not take the format.
         MissingDependency: a package the stages need is not installed.
+        InputError: something is at ``out`` already.
     """
     if precision not in PRECISIONS:
         raise UsageError(f"no precision is named {precision!r}", hint=did_you_mean(precision, PRECISIONS))
@@ -137,6 +137,9 @@ def plan(source: Source, target: Target, precision: Precision, options: Options)
             hint=f"--format {' or '.join(target.formats)}, or another --target",
         )
     _require(format, precision, options)
+    out = options.out
+    if out is not None and not options.force and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"{out} exists", hint="choose another --out, or --force to replace it")
     steps = _steps(source, target, precision, format, options)
     return Plan(
         source,
@@ -173,9 +176,7 @@ _TOOLS: dict[Format, tuple[str, ...]] = {
 }
 
 
-def _steps(
-    source: Source, target: Target, precision: Precision, format: Format, options: Options
-) -> tuple[Step, ...]:
+def _steps(source: Source, target: Target, precision: Precision, format: Format, options: Options) -> tuple[Step, ...]:
     height, width = source.size
     limits = {"opset": target.opset, "ir_version": target.ir_version} if format == "onnx" else {}
     shape = {"model": source.model, "size": [height, width], "format": format}
@@ -187,9 +188,7 @@ def _steps(
         _verify(shape, "fp32", options, tools),
     ]
     if precision == "fp16":
-        steps.append(
-            Step("quantize", "convert to fp16, scan and norms fp32", "fp16", {"format": format}, tools)
-        )
+        steps.append(Step("quantize", "convert to fp16, scan and norms fp32", "fp16", {"format": format}, tools))
     if precision == "int8":
         tool = options.quantizer if format == "onnx" else "ai-edge-quantizer"
         calibration = {
@@ -199,9 +198,7 @@ def _steps(
             "format": format,
         }
         title = f"quantize to int8 by {tool}, {options.calibration} calibration images"
-        steps.append(
-            Step("quantize", title, "int8", calibration, (*tools, *(["nncf"] if tool == "nncf" else [])))
-        )
+        steps.append(Step("quantize", title, "int8", calibration, (*tools, *(["nncf"] if tool == "nncf" else []))))
     if precision != "fp32":
         steps.append(_verify(shape, precision, options, tools))
     steps.append(Step("package", f"package for {target.name}", precision, {"target": target.name}, ()))
@@ -210,6 +207,4 @@ def _steps(
 
 def _verify(shape: dict[str, Any], precision: Precision, options: Options, tools: tuple[str, ...]) -> Step:
     title = f"verify {precision} against fp32 PyTorch on {options.verify_images} images"
-    return Step(
-        "verify", title, precision, {**shape, "images": options.verify_images, "precision": precision}, tools
-    )
+    return Step("verify", title, precision, {**shape, "images": options.verify_images, "precision": precision}, tools)

@@ -22,7 +22,7 @@ from edgemamba.errors import VerificationError
 from edgemamba.stages.onnx_graph import add_initializer, attributes, initializers, replace_nodes
 from edgemamba.stages.onnx_groups import GROUPS, PRODUCTS, Group, group_nodes
 
-FLOAT_GROUPS: tuple[Group, ...] = ("head", "attention", "norm", "scan")
+FLOAT_GROUPS: tuple[Group, ...] = ("head", "attention", "norm", "scan", "gate")
 # What hands values on unchanged: a scale found above holds below.
 _MOVEMENT = (
     "Reshape",
@@ -66,9 +66,7 @@ def weight_position(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]
     return 0 if node.input[0] in constants else 1
 
 
-def read(
-    quantized: onnx.ModelProto, original: onnx.ModelProto, nodes: Iterable[str]
-) -> dict[str, NodeScales]:
+def read(quantized: onnx.ModelProto, original: onnx.ModelProto, nodes: Iterable[str]) -> dict[str, NodeScales]:
     """Collect what a quantizer decided for ``nodes``, in symmetric int8; nodes it left float are absent.
 
     Raises:
@@ -126,9 +124,7 @@ def _activation_scale(
     return scale * (255.0 / _LEVELS if zero.dtype == np.uint8 else 1.0)
 
 
-def quantize_weight(
-    weight: npt.NDArray[np.float32], axis: int
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+def quantize_weight(weight: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
     """Symmetric int8 in -127 .. 127: the largest magnitude of each channel of ``axis`` is 127 steps.
 
     Both quantizers do the same; NNCF 3.4, however, takes the inner axis where the weight is MatMul's first
@@ -180,9 +176,7 @@ def _pair(
         helper.make_node("QuantizeLinear", [name, step, zero], [quantized], name=f"QuantizeLinear/q{number}")
     )
     ordered.append(
-        helper.make_node(
-            "DequantizeLinear", [quantized, step, zero], [restored], name=f"DequantizeLinear/q{number}"
-        )
+        helper.make_node("DequantizeLinear", [quantized, step, zero], [restored], name=f"DequantizeLinear/q{number}")
     )
     return restored
 
@@ -204,9 +198,7 @@ def _weight_dq(
         add_initializer(graph, f"{name}.zero_point", np.zeros(len(scales), np.int8)),
     ]
     output = f"{name}.float_"
-    ordered.append(
-        helper.make_node("DequantizeLinear", inputs, [output], name=f"DequantizeLinear/{name}", axis=axis)
-    )
+    ordered.append(helper.make_node("DequantizeLinear", inputs, [output], name=f"DequantizeLinear/{name}", axis=axis))
     return output
 
 
@@ -236,9 +228,7 @@ def check_form(model: onnx.ModelProto) -> dict[str, Any]:
         if groups[node.name] in FLOAT_GROUPS or groups[node.name] == "other":
             faults.append(f"{node.name} of group {groups[node.name]} reads an int8 tensor")
         if dequantized != [0, 1]:
-            faults.append(
-                f"{node.name} has int8 at inputs {dequantized}, expected activation and weight only"
-            )
+            faults.append(f"{node.name} has int8 at inputs {dequantized}, expected activation and weight only")
         for position in dequantized:
             faults += _weight_faults(node, position, writers[node.input[position]], constants)
     if faults:

@@ -16,6 +16,7 @@ from edgemamba.files import sha256_file
 from edgemamba.presets import data_root
 from edgemamba.records import DataRef, RunRecord, load_record
 from edgemamba.registry import ModelInfo, model_info
+from edgemamba.train.config import newest_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,9 +63,7 @@ class Source:
     def document(self) -> dict[str, Any]:
         """Provenance for the manifest: no path, no host."""
         kept = ("edgemamba", "commit", "recipe", "init", "epochs", "epochs_done", "batch", "seed", "started")
-        run = self.run.model_dump(
-            mode="json", include={*kept, "train_seconds", "best_epoch", "best_val_dice_pooled"}
-        )
+        run = self.run.model_dump(mode="json", include={*kept, "train_seconds", "best_epoch", "best_val_dice_pooled"})
         return {"name": self.name, "weights_sha256": self.weights_sha256, "run": run}
 
     def build(self) -> SegmentationModel:
@@ -122,20 +121,6 @@ def weights_table() -> list[WeightsInfo]:
     return rows
 
 
-def newest_run(runs: Path) -> Path:
-    """The run folder below ``runs`` whose record was written last.
-
-    Raises:
-        InputError: there is none.
-    """
-    records = [path for depth in ("*", "*/*") for path in runs.glob(f"{depth}/run.json")]
-    if not records:
-        raise InputError(
-            f"no run in {runs}/", hint="edgemamba train, or name a run folder or packaged weights"
-        )
-    return max(records, key=lambda path: path.stat().st_mtime_ns).parent
-
-
 def open_source(name: str | Path | None = None, *, runs: Path = Path("runs")) -> Source:
     """Find trained weights.
 
@@ -145,7 +130,7 @@ def open_source(name: str | Path | None = None, *, runs: Path = Path("runs")) ->
 
     Raises:
         UsageError: neither a folder nor a known name.
-        InputError: the folder is not a run, has no weights yet, or its weights were changed.
+        InputError: there is no run, the folder is not one, has no weights yet, or its weights were changed.
     """
     folder = newest_run(runs) if name is None else Path(name)
     packaged = packaged_weights()
@@ -153,15 +138,11 @@ def open_source(name: str | Path | None = None, *, runs: Path = Path("runs")) ->
         return _open(str(name), packaged[str(name)], "model.safetensors")
     if folder.is_dir():
         if not (folder / "run.json").exists():
-            raise InputError(
-                f"{folder} is not a run: it has no run.json", hint="give the folder edgemamba train wrote"
-            )
+            raise InputError(f"{folder} is not a run: it has no run.json", hint="give the folder edgemamba train wrote")
         record = load_record(folder / "run.json", RunRecord)
         which = record.settings.get("checkpoint", "best")
         return _open(folder.resolve().name, folder, f"weights/{which}.safetensors")
-    raise UsageError(
-        f"{name} is neither a run folder nor packaged weights", hint=did_you_mean(str(name), packaged)
-    )
+    raise UsageError(f"{name} is neither a run folder nor packaged weights", hint=did_you_mean(str(name), packaged))
 
 
 def _open(name: str, folder: Path, weights: str) -> Source:

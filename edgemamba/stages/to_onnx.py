@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +69,9 @@ def _trace(model: SegmentationModel, size: tuple[int, int], opset: int) -> onnx.
 
     buffer: Any = io.BytesIO()
     example = (torch.zeros(1, 3, *size),)
-    # The exporter prints the whole graph on stdout when it fails, and warns about its own age and about
-    # shapes that become constants, which is what we want.
+    # The exporter warns about its own age and about shapes that become constants, which is what we want.
     with (
-        contextlib.redirect_stdout(io.StringIO()),
+        _closed_stdout(),
         warnings.catch_warnings(),
         torch.no_grad(),
         use_form(model, "onnx"),
@@ -93,6 +95,20 @@ def _trace(model: SegmentationModel, size: tuple[int, int], opset: int) -> onnx.
                 hint="write the layer with operations that have an ONNX counterpart",
             ) from None
     return onnx.load_from_string(buffer.getvalue())
+
+
+@contextlib.contextmanager
+def _closed_stdout() -> Iterator[None]:
+    """Drop what native code writes to file descriptor 1: a failing export prints the whole graph there."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def check_graph(model: onnx.ModelProto, opset: int, ir_version: int) -> None:
