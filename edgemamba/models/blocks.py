@@ -131,8 +131,9 @@ class _SpatialAttention(FormModule):
         planes = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
         if self.form not in EXPORT_FORMS:
             return torch.sigmoid(self.shared_conv2d(planes))
-        rows = F.conv2d(planes, self._rows, padding=9, dilation=(1, 3))
-        return torch.sigmoid(F.conv2d(rows, self._column, self.shared_conv2d[0].bias, dilation=(3, 1)))
+        rows = F.conv2d(planes, self._rows, padding=(0, 9), dilation=(1, 3))
+        bias = self.shared_conv2d[0].bias
+        return torch.sigmoid(F.conv2d(rows, self._column, bias, padding=(9, 0), dilation=(3, 1)))
 
 
 class _ChannelAttention(nn.Module):

@@ -104,13 +104,20 @@ class PVMLayer(FormModule):
         x = x.reshape(batch * cin, length)
         if chunks * chunk != length:
             x = F.pad(x, (0, chunks * chunk - length))
-        # Scan order: (Q, K, B, cin), two transpositions of matrices each way.
-        x = x.reshape(batch * cin, chunks, chunk).transpose(1, 2).reshape(batch * cin, -1).t()
-        tokens = self.norm(x.reshape(chunk, chunks, batch, cin))
+        # Scan order (Q, K, B, cin): one transposition for LiteRT, two of matrices each way for ONNX Runtime.
+        x = x.reshape(batch * cin, chunks, chunk)
+        if self.form == "litert":
+            tokens = self.norm(x.reshape(batch, cin, chunks, chunk).permute(3, 2, 0, 1)).contiguous()
+        else:
+            x = x.transpose(1, 2).reshape(batch * cin, -1).t()
+            tokens = self.norm(x.reshape(chunk, chunks, batch, cin))
         mixed = self.mamba(tokens.view(chunk, chunks, groups, cin // self.branches))
         mixed = mixed.reshape(tokens.shape) + self.skip_scale * tokens
         y = self.proj(self.norm(mixed))
-        y = y.reshape(chunks * chunk, -1).t().reshape(-1, chunk, chunks).transpose(1, 2)
+        if self.form == "litert":
+            y = y.transpose(0, 1).contiguous().permute(2, 3, 0, 1)
+        else:
+            y = y.reshape(chunks * chunk, -1).t().reshape(-1, chunk, chunks).transpose(1, 2)
         return y.reshape(batch, -1, chunks * chunk)[..., :length].reshape(batch, -1, height, width)
 
 

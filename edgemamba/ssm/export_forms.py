@@ -87,7 +87,8 @@ def two_pass_core(tokens: Tensor, w: Weights, recurrence: Callable[..., Tensor])
         C.reshape(1, d_state, chunk, positions),
         groups,
     )
-    y = (y.reshape(d_inner, chunk * positions) + w.D[:, None] * x) * _silu(z)
+    # x and z first: a runtime that holds them tokens first then turns y once, and nothing else.
+    y = _silu(z) * (w.D[:, None] * x + y.reshape(d_inner, chunk * positions))
     return torch.matmul(y.t(), w.out_proj.t()).reshape(chunk, chunks, groups, d_model)
 
 
