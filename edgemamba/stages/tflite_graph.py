@@ -115,8 +115,15 @@ def check_builtin(model: Any) -> None:
 
 
 def compact(model: Any) -> None:
-    """Drop tensors, buffers and operator codes that nothing uses, and join equal constants."""
+    """Drop operators, tensors, buffers and operator codes that nothing uses, and join equal constants."""
     graph = model.subgraphs[0]
+    needed = set(graph.outputs)
+    kept_operators = []
+    for operator in reversed(graph.operators):
+        if needed.intersection(operator.outputs):
+            needed.update(operator.inputs)
+            kept_operators.append(operator)
+    graph.operators = kept_operators[::-1]
     codes: dict[int, int] = {}
     for operator in graph.operators:
         operator.opcodeIndex = codes.setdefault(operator.opcodeIndex, len(codes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +46,10 @@ class GraphWriter:
         self._codes: dict[str, int] = {}
         self._buffers: dict[bytes, int] = {}
         self._constants: dict[tuple[int, str, tuple[int, ...]], Value] = {}
+        self._arrays: dict[int, npt.NDArray[Any]] = {}
         self._names: dict[str, int] = {}
+        self._reshaped: dict[int, Value] = {}
+        self._doubled: dict[int, Value] = {}
 
     def input(self, shape: Sequence[int]) -> Value:
         """An input of the graph."""
@@ -66,6 +70,7 @@ class GraphWriter:
         key = (self._buffers[data], kind, array.shape)
         if key not in self._constants:
             self._constants[key] = self._tensor(array.shape, INT32 if kind == "INT32" else FLOAT32, key[0])
+            self._arrays[self._constants[key].index] = array
         return self._constants[key]
 
     def integers(self, values: Sequence[Any]) -> Value:
@@ -153,6 +158,17 @@ class GraphWriter:
         shape[axis] = sum(part.shape[axis] for part in parts)
         return self.operator("CONCATENATION", parts, shape, "ConcatenationOptions", axis=axis)
 
+    def repeat(self, vector: Value, count: int) -> Value:
+        """A vector ``count`` (a power of two) times after itself, as one row; done once for each vector."""
+        if vector.index in self._arrays:
+            return self.constant(np.tile(self._arrays[vector.index].reshape(1, -1), count))
+        row = self.reshape(vector, (1, math.prod(vector.shape)))
+        while row.shape[1] < count * math.prod(vector.shape):
+            if row.index not in self._doubled:
+                self._doubled[row.index] = self.concat([row, row], 1)
+            row = self._doubled[row.index]
+        return row
+
     def pad(self, a: Value, paddings: Sequence[tuple[int, int]]) -> Value:
         """Zeros before and after every axis."""
         if not any(before or after for before, after in paddings):
@@ -168,11 +184,15 @@ class GraphWriter:
         return self.operator("TRANSPOSE", [a, self.integers(order)], shape, "TransposeOptions")
 
     def reshape(self, a: Value, shape: Sequence[int]) -> Value:
-        """The same elements in the same order under another shape."""
-        if tuple(shape) == a.shape:
-            return a
+        """The same elements in the same order under another shape; a reshape of a reshape is one."""
+        source = self._reshaped.get(a.index, a)
+        for known in (a, source):
+            if tuple(shape) == known.shape:
+                return known
         new = [int(n) for n in shape]
-        return self.operator("RESHAPE", [a, self.integers(new)], new, "ReshapeOptions", newShape=new)
+        value = self.operator("RESHAPE", [source, self.integers(new)], new, "ReshapeOptions", newShape=new)
+        self._reshaped[value.index] = source
+        return value
 
     def _code(self, name: str) -> int:
         if name not in self._codes:

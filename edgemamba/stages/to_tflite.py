@@ -126,8 +126,7 @@ class Lowering:
         laid = [layout.align(x, rank) for x in operands if isinstance(x, Laid)]
         order = max(laid, key=lambda x: torch.Size(x.shape).numel()).order
         values = [self._broadcastable(x, rank, order) for x in operands]
-        emit = {"MUL": self.writer.mul, "ADD": self.writer.add, "SUB": self.writer.sub}[name]
-        return Laid(emit(*values), order)
+        return Laid(layout.elementwise(self.writer, name, *values), order)
 
     def name(self, value: Value, node: Node) -> None:
         """Name a product after the weights in it, so that a quantizer can be told which layers to take."""
