@@ -12,9 +12,7 @@ from edgemamba.registry import model_info
 __all__ = ["Complexity", "Probability", "SegmentationModel", "build", "count"]
 
 
-def build(
-    name: str, *, in_channels: int = 3, init: Literal["mamba", "source"] = "mamba"
-) -> SegmentationModel:
+def build(name: str, *, in_channels: int = 3, init: Literal["mamba", "source"] = "mamba") -> SegmentationModel:
     """Build a registered network with fresh weights, float32, in training mode.
 
     Args:

@@ -1,7 +1,7 @@
 """Layers that several networks share, in forms that export well.
 
-The export forms compute the same function from operations that the runtimes have fast: normalisation after pooling
-instead of before it, statistics per channel, constant matrices for pooling and resizing.
+The export forms compute the same function in an order that the runtimes run faster: a maximum before a rising affine
+map, statistics over rows of memory, a convolution with one output channel as two.
 """
 
 from __future__ import annotations
@@ -15,21 +15,61 @@ from edgemamba.ssm import EXPORT_FORMS, Form, FormModule
 GROUPS = 4
 
 
+class Conv3x3(nn.Conv2d, FormModule):
+    """3x3 convolution, padding 1: (B, cin, H, W) -> (B, cout, H, W)."""
+
+    _pairs: Tensor
+
+    def __init__(self, cin: int, cout: int) -> None:
+        super().__init__(cin, cout, 3, padding=1)
+        self.register_buffer("_pairs", torch.empty(0), persistent=False)
+
+    def use(self, form: Form) -> None:
+        """Switch form; LiteRT takes a kernel with few input channels over two columns at once."""
+        super().use(form)
+        weight = self.weight.detach()
+        few = form == "litert" and self.in_channels <= 4
+        self._pairs = _kernel_of_column_pairs(weight) if few else weight.new_empty(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        if not self._pairs.numel():
+            return super().forward(x)
+        assert self.bias is not None
+        batch, cin, height, width = (int(n) for n in x.shape)
+        pairs = x.permute(0, 2, 3, 1).reshape(batch, height, width // 2, 2 * cin).permute(0, 3, 1, 2)
+        y = F.conv2d(pairs, self._pairs, torch.cat([self.bias, self.bias]), padding=1)
+        return y.permute(0, 2, 3, 1).reshape(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _kernel_of_column_pairs(weight: Tensor) -> Tensor:
+    """(cout, cin, 3, 3) -> (2 cout, 2 cin, 3, 3): the same convolution on columns taken two by two as channels."""
+    cout, cin = weight.shape[:2]
+    pairs = weight.new_zeros(2, cout, 2, cin, 3, 3)
+    for column in range(2):
+        for tap in range(3):
+            block, within = divmod(column + tap - 1, 2)
+            pairs[column, :, within, :, :, block + 1] = weight[:, :, :, tap]
+    return pairs.reshape(2 * cout, 2 * cin, 3, 3)
+
+
 class GroupNorm4(nn.GroupNorm, FormModule):
     """Group normalisation in four groups, optionally followed by a 2x2 maximum."""
 
-    _falling: bool = False
+    _sign: Tensor
     _averages: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__(GROUPS, channels)
+        self.register_buffer("_sign", torch.empty(0), persistent=False)
         self.register_buffer("_averages", torch.empty(0), persistent=False)
 
     def use(self, form: Form) -> None:
-        """Switch form; the export forms look at the weights now."""
+        """Switch form; the export forms look at the signs of the weights now."""
         super().use(form)
         weight = self.weight.detach()
-        self._falling = form in EXPORT_FORMS and bool((weight < 0).any())
+        falling = form in EXPORT_FORMS and bool((weight < 0).any())
+        self._sign = torch.sign(weight)[:, None, None] if falling else weight.new_empty(0)
         width = self.num_channels // GROUPS
         averages = torch.block_diag(*[torch.full((width, width), 1 / width)] * GROUPS).to(weight)
         self._averages = averages if form == "litert" else weight.new_empty(0)
@@ -39,36 +79,37 @@ class GroupNorm4(nn.GroupNorm, FormModule):
         if self.form not in EXPORT_FORMS:
             x = super().forward(x)
             return F.max_pool2d(x, 2) if pool else x
-        # A maximum can be taken before a rising affine map, on a quarter of the elements after it.
-        weight, bias = self.weight[:, None, None], self.bias[:, None, None]
-        sign = torch.sign(weight.detach()) if pool and self._falling else None
         if self.form == "litert":
             scale, shift = self._scale_and_shift(x)
         else:
             batch, channels, height, width = (int(n) for n in x.shape)
-            x = F.instance_norm(x.reshape(batch, GROUPS, -1), eps=self.eps).reshape(
-                batch, channels, height, width
-            )
-            scale, shift = weight, bias
-        if pool and sign is None:
+            x = F.instance_norm(x.reshape(batch, GROUPS, -1), eps=self.eps)
+            x = x.reshape(batch, channels, height, width)
+            scale, shift = self.weight[:, None, None], self.bias[:, None, None]
+        if pool:
+            # The maximum commutes with a rising affine map and leaves it a quarter of the elements.
+            if self._sign.numel():
+                x, scale = x * self._sign, scale * self._sign
             x = F.max_pool2d(x, 2)
-        elif sign is not None:
-            x = F.max_pool2d(x * sign, 2)
-            scale = scale * sign
         return x * scale + shift
 
     def _scale_and_shift(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale and shift per channel, (B, c, 1, 1), from statistics per channel averaged over each group."""
-        batch, channels = int(x.shape[0]), int(x.shape[1])
-        mean = x.mean((2, 3), keepdim=True)
-        centred = x - mean
-        variance = (centred * centred).mean((2, 3)).reshape(batch, channels)
-        mean = mean.reshape(batch, channels)
-        group_mean = F.linear(mean, self._averages)
-        between = mean - group_mean
-        variance = F.linear(variance + between * between, self._averages)
+        """Scale and shift per channel, (B, c, 1, 1).
+
+        Statistics of each column and channel first, along rows of NHWC memory; a variance is then the mean of the
+        variances plus the variance of the means.
+        """
+        batch, channels, height, width = (int(n) for n in x.shape)
+        rows = x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
+        column_mean = rows.mean(1, keepdim=True)
+        centred = rows - column_mean
+        inside = (centred * centred).mean(1).reshape(batch, width, channels)
+        column_mean = column_mean.reshape(batch, width, channels)
+        mean = F.linear(column_mean.mean(1), self._averages)
+        between = column_mean - mean.reshape(batch, 1, channels)
+        variance = F.linear((inside + between * between).mean(1), self._averages)
         scale = torch.rsqrt(variance + self.eps) * self.weight
-        shift = self.bias - group_mean * scale
+        shift = self.bias - mean * scale
         return scale[:, :, None, None], shift[:, :, None, None]
 
 
@@ -82,6 +123,22 @@ class LayerNorm(nn.LayerNorm, FormModule):
         centred = x - x.mean(-1, keepdim=True)
         scale = torch.rsqrt((centred * centred).mean(-1, keepdim=True) + self.eps)
         return centred * scale * self.weight + self.bias
+
+
+class Upsample2(FormModule):
+    """Bilinear x2 with aligned corners: (B, c, H, W) -> (B, c, 2H, 2W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        if self.form != "litert" or int(x.shape[1]) > 1:
+            return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        # XNNPACK works along channels: with one channel, one direction at a time, the other one as channels.
+        for _ in range(2):
+            batch, _, height, width = (int(n) for n in x.shape)
+            columns = x.reshape(batch, height, width).transpose(1, 2).reshape(batch, width, height, 1)
+            columns = F.interpolate(columns, (2 * height, 1), mode="bilinear", align_corners=True)
+            x = columns.reshape(batch, 1, width, 2 * height)
+        return x
 
 
 class AttentionBridge(nn.Module):
@@ -106,7 +163,7 @@ class AttentionBridge(nn.Module):
 
 
 class _SpatialAttention(FormModule):
-    """Maximum and mean over channels, 7x7 convolution with dilation 3, sigmoid: (B, c, H, W) -> (B, 1, H, W)."""
+    """Mean and maximum over channels, 7x7 convolution with dilation 3, sigmoid: (B, c, H, W) -> (B, 1, H, W)."""
 
     _rows: Tensor
     _column: Tensor
@@ -117,12 +174,18 @@ class _SpatialAttention(FormModule):
         self.register_buffer("_rows", torch.empty(0), persistent=False)
         self.register_buffer("_column", torch.empty(0), persistent=False)
 
+    def _convolution(self) -> nn.Conv2d:
+        convolution = self.shared_conv2d[0]
+        assert isinstance(convolution, nn.Conv2d)
+        return convolution
+
     def use(self, form: Form) -> None:
         """Switch form; the export forms keep the kernel as seven rows."""
         super().use(form)
-        weight = self.shared_conv2d[0].weight.detach()
+        weight = self._convolution().weight.detach()
         size = weight.shape[2] if form in EXPORT_FORMS else 0
-        # One output channel wastes the vector unit: seven (one per kernel row), then each moved to its place.
+        # One output channel wastes a vector unit: seven, one per kernel row, and a second kernel that moves each
+        # to its place and adds them.
         self._rows = weight[0].permute(1, 0, 2)[:size, :, None]
         self._column = torch.eye(size).to(weight)[None, :, :, None]
 
@@ -132,7 +195,7 @@ class _SpatialAttention(FormModule):
         if self.form not in EXPORT_FORMS:
             return torch.sigmoid(self.shared_conv2d(planes))
         rows = F.conv2d(planes, self._rows, padding=(0, 9), dilation=(1, 3))
-        bias = self.shared_conv2d[0].bias
+        bias = self._convolution().bias
         return torch.sigmoid(F.conv2d(rows, self._column, bias, padding=(9, 0), dilation=(3, 1)))
 
 
@@ -151,62 +214,3 @@ class _ChannelAttention(nn.Module):
         mixed = self.get_all_att(pooled[:, None])[:, 0]
         weights = [torch.sigmoid(self.get_submodule(f"att{j}")(mixed)) for j in range(1, self.count + 1)]
         return [w[:, :, None, None] for w in weights]
-
-
-class PyramidPooling(FormModule):
-    """PPM: pool to 1, 2, 3 and 6 squared, convolve to c/8, c/4, c/2, c/8 channels, resize back, concatenate.
-
-    Source: the paper's pyramid pooling module (models v4 and v6).
-    """
-
-    LEVELS = ((1, 8), (2, 4), (3, 2), (6, 8))
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv_layers = nn.ModuleList(nn.Conv2d(channels, channels // part, 1) for _, part in self.LEVELS)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, c, H, W) -> (B, c, H, W); nothing finer than 6 x 6 is left."""
-        height, width = int(x.shape[2]), int(x.shape[3])
-        pooling = _pool_and_resize_matrices if self.form in EXPORT_FORMS else _pool_and_resize
-        return torch.cat(
-            [
-                pooling(x, conv, cells, height, width)
-                for (cells, _), conv in zip(self.LEVELS, self.conv_layers, strict=True)
-            ],
-            1,
-        )
-
-
-def _pool_and_resize(x: Tensor, conv: nn.Module, cells: int, height: int, width: int) -> Tensor:
-    level = F.relu(conv(F.adaptive_avg_pool2d(x, cells)))
-    return F.interpolate(level, (height, width), mode="bilinear", align_corners=True)
-
-
-def _pool_and_resize_matrices(x: Tensor, conv: nn.Module, cells: int, height: int, width: int) -> Tensor:
-    """The same as products with constant matrices: adaptive pooling is not an ONNX or TFLite operator."""
-    level = torch.matmul(
-        _pool_matrix(height, cells).to(x), torch.matmul(x, _pool_matrix(width, cells).t().to(x))
-    )
-    level = F.relu(conv(level))
-    return torch.matmul(
-        _resize_matrix(cells, height).to(x), torch.matmul(level, _resize_matrix(cells, width).t().to(x))
-    )
-
-
-def _pool_matrix(size: int, cells: int) -> Tensor:
-    """Adaptive average pooling of ``size`` values as a (cells, size) matrix."""
-    rows = []
-    for cell in range(cells):
-        first, last = cell * size // cells, -(-(cell + 1) * size // cells)
-        rows.append([1 / (last - first) if first <= i < last else 0.0 for i in range(size)])
-    return torch.tensor(rows, dtype=torch.float64)
-
-
-def _resize_matrix(cells: int, size: int) -> Tensor:
-    """Bilinear resizing with aligned corners of ``cells`` values as a (size, cells) matrix."""
-    rows = []
-    for i in range(size):
-        position = i * (cells - 1) / (size - 1) if size > 1 else 0.0
-        rows.append([max(0.0, 1 - abs(position - cell)) for cell in range(cells)])
-    return torch.tensor(rows, dtype=torch.float64)

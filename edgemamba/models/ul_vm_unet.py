@@ -1,9 +1,9 @@
 """UltraLight VM-UNet and the paper's variants v1 to v6.
 
-Glossary: PVM parallel vision Mamba layer; SC_Att_Bridge spatial and channel attention on the skips; PPM pyramid pooling;
-c_list channels per stage; nb branches (channel chunks that share one Mamba).
+Glossary: PVM parallel vision Mamba layer; SC_Att_Bridge spatial and channel attention on the skips; PPM pyramid
+pooling; c_list channels per stage; nb branches (channel chunks that share one Mamba).
 
-Source: Wu et al., "UltraLight VM-UNet" (2024), and the paper's variants; parameter names of the published code.
+Source: Wu et al., "UltraLight VM-UNet" (2024), and the paper's variants; names of the published code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgemamba.models.base import SegmentationModel
-from edgemamba.models.blocks import AttentionBridge, GroupNorm4, LayerNorm, PyramidPooling
+from edgemamba.models.blocks import AttentionBridge, Conv3x3, GroupNorm4, LayerNorm, Upsample2
+from edgemamba.models.pyramid import PyramidPooling
 from edgemamba.ssm import FormModule, Mamba
 
 
@@ -28,8 +29,8 @@ class ULVMUNet(SegmentationModel):
         branches: channel chunks per PVM layer.
         ppm: which PVM layers start with pyramid pooling.
         in_channels: channels of the image.
-        init: "source" as published (it overwrites Mamba's initialisation, dt starts at ln 2 everywhere), "mamba" keeps
-            the Mamba blocks as state-spaces/mamba initialises them.
+        init: "source" as published, where the general rule for linear layers overwrites Mamba's own (dt starts at
+            ln 2 everywhere); "mamba" keeps the Mamba blocks as state-spaces/mamba initialises them.
     """
 
     def __init__(
@@ -42,24 +43,23 @@ class ULVMUNet(SegmentationModel):
         init: Literal["mamba", "source"] = "mamba",
     ) -> None:
         super().__init__()
-        depth = len(channels)
-        widths = [in_channels, *channels]
-        self.depth = depth
+        self.depth = depth = len(channels)
         self.feature_channels = channels[-2::-1]
+        widths = [in_channels, *channels]
         for i in range(1, depth + 1):
             pyramid = ppm == "all" or (ppm == "bottleneck" and i == depth)
-            self.add_module(
-                f"encoder{i}", _stage(widths[i - 1], widths[i], i <= depth - 3, branches, pyramid)
-            )
+            stage = _stage(widths[i - 1], widths[i], branches, convolution=i <= depth - 3, pyramid=pyramid)
+            self.add_module(f"encoder{i}", stage)
         self.scab = AttentionBridge(channels[:-1])
         for i in range(1, depth):
-            wide, narrow = channels[-i], channels[-i - 1]
-            self.add_module(f"decoder{i}", _stage(wide, narrow, i > 3, branches, ppm == "all"))
+            stage = _stage(channels[-i], channels[-i - 1], branches, convolution=i > 3, pyramid=ppm == "all")
+            self.add_module(f"decoder{i}", stage)
         for i in range(1, depth):
             self.add_module(f"ebn{i}", GroupNorm4(channels[i - 1]))
         for i in range(1, depth):
             self.add_module(f"dbn{i}", GroupNorm4(channels[-i - 1]))
         self.final = nn.Conv2d(channels[0], 1, 1)
+        self.up2 = Upsample2()
         _initialise(self, keep_mamba=init == "mamba")
 
     def forward_features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -72,30 +72,31 @@ class ULVMUNet(SegmentationModel):
         maps = []
         for i, skip in enumerate(reversed(self.scab(skips)), start=1):
             x = self.get_submodule(f"dbn{i}")(self.get_submodule(f"decoder{i}")(x))
-            x = F.gelu(x if i == 1 else _up2(x)) + skip
+            x = F.gelu(x if i == 1 else self.up2(x)) + skip
             maps.append(x)
-        return _up2(self.final(x)), maps
+        return self.up2(self.final(x)), maps
 
 
 class PVMLayer(FormModule):
     """LayerNorm, one Mamba over ``branches`` channel chunks at once, the same LayerNorm, projection.
 
-    (B, cin, H, W) -> (B, cout, H, W); tokens are pixels, row by row.
+    (B, cin, H, W) -> (B, cout, H, W). Tokens are pixels, row by row.
+
+    Source: Wu et al., "UltraLight VM-UNet", section 3.2.
     """
 
-    def __init__(self, cin: int, cout: int, branches: int, pyramid: bool) -> None:
+    def __init__(self, cin: int, cout: int, branches: int, *, pyramid: bool) -> None:
         super().__init__()
         self.branches = branches
         self.skip_scale = nn.Parameter(torch.ones(1))
         self.norm = LayerNorm(cin)
         self.mamba = Mamba(cin // branches)
         self.proj = nn.Linear(cin, cout)
-        if pyramid:
-            self.ppm = PyramidPooling(cin)
+        self.ppm = PyramidPooling(cin) if pyramid else None
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        if hasattr(self, "ppm"):
+        if self.ppm is not None:
             x = self.ppm(x)
         batch, cin, height, width = (int(n) for n in x.shape)
         length, groups = height * width, batch * self.branches
@@ -104,31 +105,25 @@ class PVMLayer(FormModule):
         x = x.reshape(batch * cin, length)
         if chunks * chunk != length:
             x = F.pad(x, (0, chunks * chunk - length))
-        # Scan order (Q, K, B, cin): one transposition for LiteRT, two of matrices each way for ONNX Runtime.
+        # Scan order (Q, K, B, cin): one transposition each way for LiteRT, two of matrices for ONNX Runtime.
         x = x.reshape(batch * cin, chunks, chunk)
         if self.form == "litert":
-            tokens = self.norm(x.reshape(batch, cin, chunks, chunk).permute(3, 2, 0, 1)).contiguous()
+            x = x.reshape(batch, cin, chunks, chunk).permute(3, 2, 0, 1)
         else:
-            x = x.transpose(1, 2).reshape(batch * cin, -1).t()
-            tokens = self.norm(x.reshape(chunk, chunks, batch, cin))
-        mixed = self.mamba(tokens.view(chunk, chunks, groups, cin // self.branches))
-        mixed = mixed.reshape(tokens.shape) + self.skip_scale * tokens
+            x = x.transpose(1, 2).reshape(batch * cin, -1).t().reshape(chunk, chunks, batch, cin)
+        tokens = self.norm(x)
+        mixed = self.mamba(tokens.reshape(chunk, chunks, groups, cin // self.branches))
+        mixed = mixed.reshape(chunk, chunks, batch, cin) + self.skip_scale * tokens
         y = self.proj(self.norm(mixed))
         if self.form == "litert":
             y = y.transpose(0, 1).contiguous().permute(2, 3, 0, 1)
         else:
-            y = y.reshape(chunks * chunk, -1).t().reshape(-1, chunk, chunks).transpose(1, 2)
+            y = y.reshape(chunk * chunks, -1).t().reshape(-1, chunk, chunks).transpose(1, 2)
         return y.reshape(batch, -1, chunks * chunk)[..., :length].reshape(batch, -1, height, width)
 
 
-def _stage(cin: int, cout: int, convolution: bool, branches: int, pyramid: bool) -> nn.Sequential:
-    if convolution:
-        return nn.Sequential(nn.Conv2d(cin, cout, 3, padding=1))
-    return nn.Sequential(PVMLayer(cin, cout, branches, pyramid))
-
-
-def _up2(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+def _stage(cin: int, cout: int, branches: int, *, convolution: bool, pyramid: bool) -> nn.Sequential:
+    return nn.Sequential(Conv3x3(cin, cout) if convolution else PVMLayer(cin, cout, branches, pyramid=pyramid))
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ convolutions upwards.
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import torch
@@ -24,15 +25,13 @@ class UNet(SegmentationModel):
         init: accepted for uniformity; both are PyTorch's defaults, as published.
     """
 
-    def __init__(
-        self, width: int, *, in_channels: int = 3, init: Literal["mamba", "source"] = "mamba"
-    ) -> None:
+    def __init__(self, width: int, *, in_channels: int = 3, init: Literal["mamba", "source"] = "mamba") -> None:
         super().__init__()
         del init
         widths = [in_channels, *(width << level for level in range(4))]
         self.feature_channels = widths[:0:-1]
         self.encoder1, self.encoder2, self.encoder3, self.encoder4 = (
-            _block(cin, cout) for cin, cout in zip(widths, widths[1:], strict=False)
+            _block(cin, cout) for cin, cout in itertools.pairwise(widths)
         )
         self.bottleneck = _block(widths[-1], 2 * widths[-1])
         for level in (4, 3, 2, 1):

@@ -38,9 +38,7 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, str]:
     _check_fit(path, {name: tuple(t.shape) for name, t in tensors.items()}, model)
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise InputError(
-                f"{path}: {name} holds values that are not finite", hint="use an earlier checkpoint"
-            )
+            raise InputError(f"{path}: {name} holds values that are not finite", hint="use an earlier checkpoint")
     model.load_state_dict(tensors)
     return metadata
 
@@ -67,9 +65,7 @@ def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[
                 f"{path} is a PyTorch pickle, which can run code when it is loaded and is never opened here",
                 hint="convert it to safetensors where you trust it: safetensors.torch.save_file(state_dict, path)",
             ) from None
-        raise InputError(
-            f"{path} is not a whole safetensors file: {error}", hint="copy or train it again"
-        ) from None
+        raise InputError(f"{path} is not a whole safetensors file: {error}", hint="copy or train it again") from None
 
 
 def _looks_pickled(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The Mamba core as plain tensor operations that export well: static shapes, no control flow, constants folded.
+"""The Mamba core as plain tensor operations that export well: static shapes, no control flow, no index.
 
 Tokens come in *scan order* (Q, K, groups, d_model), see ``two_pass``. Two algorithms:
 

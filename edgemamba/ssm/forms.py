@@ -31,7 +31,9 @@ class FormModule(nn.Module):
 
 
 def set_form(module: nn.Module, form: Form) -> None:
-    """Switch every part of ``module`` to ``form``. Export forms freeze the weights as they are now.
+    """Switch every part of ``module`` to ``form``.
+
+    The export forms fold some weights into constants now: set them after loading weights and moving devices.
 
     Raises:
         ValueError: no such form.

@@ -23,7 +23,7 @@ DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class ScanCall:
-    """One selective scan of a network: ``groups`` independent sequences of ``length`` tokens, run as one call."""
+    """One selective scan of a network: ``groups`` independent sequences of ``length`` tokens in one call."""
 
     name: str
     length: int
@@ -65,6 +65,7 @@ class Mamba(FormModule):
         self.dt_proj.weight.uniform_(-bound, bound)
         log_dt = torch.rand(self.d_inner) * (math.log(DT_MAX) - math.log(DT_MIN)) + math.log(DT_MIN)
         dt = torch.exp(log_dt).clamp(min=DT_FLOOR)
+        # The inverse of softplus, so that dt comes out of softplus(bias).
         self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
     def use(self, form: Form) -> None:
@@ -74,7 +75,7 @@ class Mamba(FormModule):
         self._rates = rates if form in EXPORT_FORMS else rates.new_empty(0)
 
     def chunk(self, length: int, groups: int) -> int:
-        """Q, the steps per chunk in which ``scan_tokens`` wants its tokens."""
+        """Q, the steps per chunk in which tokens in scan order have to come."""
         if self.form in EXPORT_FORMS:
             return export_forms.choose_form(length, self.d_inner, self.d_state, groups).chunk
         if self.form == "train":
@@ -82,15 +83,14 @@ class Mamba(FormModule):
         return length
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (B, L, d_model), or already in scan order (Q, K, G, d_model) with Q from ``chunk`` -> the same shape."""
+        """Tokens (B, L, d_model), or in scan order (Q, K, G, d_model) with Q from ``chunk`` -> same shape."""
         if x.dim() == 4:
             return self._scan_order(x)
         batch, length, d_model = (int(n) for n in x.shape)
         chunk = self.chunk(length, batch)
-        chunks = -(-length // chunk)
-        x = F.pad(x, (0, 0, 0, chunks * chunk - length))
-        y = self._scan_order(x.reshape(batch, chunks, chunk, d_model).permute(2, 1, 0, 3).contiguous())
-        return y.permute(2, 1, 0, 3).reshape(batch, chunks * chunk, d_model)[:, :length]
+        x = F.pad(x, (0, 0, 0, -length % chunk))
+        y = self._scan_order(x.reshape(batch, -1, chunk, d_model).permute(2, 1, 0, 3).contiguous())
+        return y.permute(2, 1, 0, 3).reshape(batch, -1, d_model)[:, :length]
 
     def _scan_order(self, tokens: Tensor) -> Tensor:
         if self.form in EXPORT_FORMS:
@@ -103,24 +103,27 @@ class Mamba(FormModule):
             return export_forms.sequential_core(tokens, self._weights(), recurrences.sequential)
         if self.form == "train":
             return self._train(tokens)
-        return self._sequential(tokens)
+        return self._as_published(tokens)
 
     def _train(self, tokens: Tensor) -> Tensor:
+        """Channels first throughout: every product, split and step is a contiguous piece."""
         chunk, chunks, groups, d_model = tokens.shape
-        flat = tokens.reshape(-1, d_model)
-        x, z = torch.matmul(self.in_proj.weight, flat.t()).split(self.d_inner)
-        x = x.view(self.d_inner, chunk, chunks * groups)
-        x = F.silu(self._causal_conv(x, groups)).flatten(1)
-        r, B, C = torch.matmul(self.x_proj.weight, x).split([self.dt_rank, self.d_state, self.d_state])
-        dt = F.softplus(torch.matmul(self.dt_proj.weight, r) + self.dt_proj.bias[:, None])
-        shape = (-1, chunk, chunks, groups)
-        A = -torch.exp(self.A_log)
-        y = two_pass_scan(x.view(shape), dt.view(shape), A, B.view(shape), C.view(shape), self.D)
-        y = y.flatten(1) * F.silu(z)
+        xz = torch.matmul(self.in_proj.weight, tokens.reshape(-1, d_model).t())
+        with torch.autocast(tokens.device.type, enabled=False):
+            if xz.dtype in (torch.float16, torch.bfloat16):
+                xz = xz.float()
+            x, z = xz.split(self.d_inner)
+            x = F.silu(self._causal_conv(x.view(self.d_inner, chunk, -1), groups)).flatten(1)
+            r, B, C = torch.matmul(self.x_proj.weight, x).split([self.dt_rank, self.d_state, self.d_state])
+            dt = F.softplus(torch.addmm(self.dt_proj.bias[:, None], self.dt_proj.weight, r))
+            shape = (-1, chunk, chunks, groups)
+            A = -torch.exp(self.A_log)
+            y = two_pass_scan(x.view(shape), dt.view(shape), A, B.view(shape), C.view(shape), self.D)
+            y = y.flatten(1) * F.silu(z)
         return torch.matmul(y.t(), self.out_proj.weight.t()).view(tokens.shape)
 
     def _causal_conv(self, x: Tensor, groups: int) -> Tensor:
-        """Depthwise causal convolution of x (d_inner, Q, K*G) along time: q, then the next chunk."""
+        """Depthwise causal convolution of x (d_inner, Q, K*G) along time."""
         taps, chunk = self.d_conv, x.shape[1]
         weight, bias = self.conv1d.weight[:, 0, :, None, None], self.conv1d.bias
         assert bias is not None
@@ -130,8 +133,8 @@ class Mamba(FormModule):
             y = torch.addcmul(y, x[:, tap : tap + chunk], weight[:, tap])
         return y
 
-    def _sequential(self, tokens: Tensor) -> Tensor:
-        """The block as published, step by step (form "reference") or with the recurrence off (form "off")."""
+    def _as_published(self, tokens: Tensor) -> Tensor:
+        """Step by step (form "reference"), or with the recurrence off (form "off"); one chunk."""
         length, _, groups, d_model = tokens.shape
         x = tokens.reshape(length, groups, d_model).transpose(0, 1)
         u, z = self.in_proj(x).transpose(1, 2).split(self.d_inner, dim=1)
@@ -162,7 +165,7 @@ class Mamba(FormModule):
 
 
 def scan_calls(model: nn.Module, size: tuple[int, int], in_channels: int = 3) -> list[ScanCall]:
-    """Every selective scan of ``model`` for one image of ``size`` (height, width), in the order in which they run."""
+    """Every selective scan of ``model`` for one image of ``size`` (height, width), in the order they run."""
     shadow = copy.deepcopy(model).to("meta")
     set_form(shadow, "off")
     calls: list[ScanCall] = []

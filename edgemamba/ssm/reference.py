@@ -5,9 +5,43 @@ In float64 this is the oracle of every other form.
 
 from __future__ import annotations
 
+from typing import Literal, overload
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = ...,
+    z: Tensor | None = ...,
+    delta_bias: Tensor | None = ...,
+    *,
+    delta_softplus: bool = ...,
+    return_last_state: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = ...,
+    z: Tensor | None = ...,
+    delta_bias: Tensor | None = ...,
+    *,
+    delta_softplus: bool = ...,
+    return_last_state: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
 
 
 def selective_scan(
@@ -25,11 +59,12 @@ def selective_scan(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Selective scan, sequential in time, differentiable, in the dtype of its inputs.
 
-    ``h[t] = exp(delta[t] A) h[t-1] + delta[t] B[t] u[t]``, ``y[t] = sum_n C[t] h[t] + D u[t]``, then ``y * silu(z)``.
+    ``h[t] = exp(delta[t] A) h[t-1] + delta[t] B[t] u[t]`` and ``y[t] = sum_n C[t] h[t] + D u[t]``, then
+    ``y * silu(z)``.
 
     Args:
         u: input, (batch, d_inner, length).
-        delta: step sizes, shaped like ``u``; ``delta_bias`` (d_inner) is added first, then softplus if asked.
+        delta: step sizes, shaped like ``u``; ``delta_bias`` is added first, then softplus if asked.
         A: (d_inner, d_state), negative.
         B: input map, (batch, d_state, length).
         C: output map, (batch, d_state, length).

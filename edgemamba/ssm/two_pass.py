@@ -1,14 +1,15 @@
 """The selective scan for training: two passes over chunks, all chunks side by side.
 
-Time ``t = k * Q + q`` is split into K chunks of Q steps. Tensors are in *scan order*: axes (channel, q, k, group), so that
-one step of every chunk is one contiguous piece and only the position inside the chunk is a Python loop.
+Time ``t = k * Q + q`` is split into K chunks of Q steps. Tensors are in *scan order*, axes (channel, q, k, group):
+one step of every chunk is one contiguous piece, and only the position inside the chunk is a Python loop.
 
-1. every chunk from a zero state -> its end state E; the decay of a whole chunk is ``exp(A * sum dt)``, rounded once;
-2. carry over chunks by doubling -> the true start state H of every chunk;
-3. the exact recurrence again, from H.
+1. every chunk from a zero state -> its end state; a whole chunk decays by ``exp(A * sum dt)``, rounded once;
+2. carry over chunks by doubling -> the true start state of every chunk;
+3. the exact recurrence again, from there.
 
-Only products of decays in (0, 1] and sums occur, so nothing overflows whatever dt is. Autograd keeps the inputs and H;
-decays and states are computed again in the backward pass, whose adjoint recurrence is the same scan run backwards.
+Only products of decays in (0, 1] and sums occur, so nothing overflows whatever dt is. Autograd keeps the inputs and
+the start states; decays and states are computed again in the backward pass, whose adjoint recurrence is the same
+scan run backwards. Shapes are static and nothing waits for the device: a CUDA graph can hold it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 
 
 def chunk_length(length: int, device_type: str = "cpu") -> int:
-    """Steps per chunk: near the square root of ``length`` on CPU (32, 16, 8 for 1024, 256, 64), few launches on CUDA."""
+    """Steps per chunk Q: near the square root of ``length`` on CPU, at most 8 (few launches) on CUDA."""
     limit = 32 if device_type == "cpu" else 8
     chunk = 1
     while chunk < limit and chunk * chunk * 2 <= length:
@@ -35,10 +36,8 @@ def to_scan_order(x: Tensor, chunk: int) -> Tensor:
     Padding lies after the last real step, so it changes neither the outputs that are kept nor their gradients.
     """
     groups, channels, length = x.shape
-    padding = -length % chunk
-    if padding:
-        x = F.pad(x, (0, padding))
-    return x.reshape(groups, channels, (length + padding) // chunk, chunk).permute(1, 3, 2, 0)
+    x = F.pad(x, (0, -length % chunk))
+    return x.reshape(groups, channels, -1, chunk).permute(1, 3, 2, 0)
 
 
 def from_scan_order(y: Tensor, length: int) -> Tensor:
@@ -47,18 +46,18 @@ def from_scan_order(y: Tensor, length: int) -> Tensor:
 
 
 def with_history(x: Tensor, steps: int, groups: int) -> Tensor:
-    """Put the ``steps`` time steps before each chunk in front of it: (channels, Q, K*G) -> (channels, steps + Q, K*G).
+    """Put the ``steps`` steps before each chunk in front of it: (D, Q, K*groups) -> (D, steps + Q, K*groups).
 
     They are the last steps of the chunks before; zeros before the first chunk.
     """
     chunk, positions = int(x.shape[1]), int(x.shape[2])
     if steps <= chunk:
-        before = F.pad(x[:, chunk - steps :, : positions - groups], (groups, 0))
+        before = F.pad(x[:, chunk - steps :], (groups, -groups))
         return torch.cat([before, x], 1)
     rows = []
     for q in range(-steps, 0):
         shift = min(groups * -(q // chunk), positions)
-        rows.append(F.pad(x[:, q % chunk, : positions - shift], (shift, 0))[:, None])
+        rows.append(F.pad(x[:, q % chunk, None], (shift, -shift)))
     return torch.cat([*rows, x], 1)
 
 
@@ -76,7 +75,7 @@ def two_pass_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Ten
     Returns:
         y, shaped like ``x``.
 
-    Source: Gu and Dao, "Mamba", section 3.3.2; memory by recomputation as in its section 3.3.
+    Source: Gu and Dao, "Mamba", section 3.3.2 and its recomputation of states in the backward pass.
     """
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     with torch.autocast(x.device.type, enabled=False):
@@ -86,74 +85,81 @@ def two_pass_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Ten
     return result
 
 
-def _carry(end: Tensor, decay: Tensor, groups: int) -> Tensor:
-    """End states from zero and chunk decays, (D, N, K*G), -> true start state of every chunk."""
-    positions = end.shape[-1]
-    shift = groups
-    while shift < positions:
-        end = torch.cat(
-            [end[..., :shift], torch.addcmul(end[..., shift:], decay[..., shift:], end[..., :-shift])], -1
-        )
-        if 2 * shift < positions:
-            decay = torch.cat([decay[..., :shift], decay[..., shift:] * decay[..., :-shift]], -1)
-        shift *= 2
-    return F.pad(end[..., :-groups], (groups, 0))
-
-
-def _steps(x: Tensor) -> tuple[Tensor, ...]:
-    """(channels, Q, K, G) -> Q pieces (channels, K*G)."""
-    return x.flatten(2).unbind(1)
-
-
 class _TwoPassScan(torch.autograd.Function):
-    """Saves the inputs and the chunk-start states; recomputes decays and states."""
+    """Saves the inputs and the chunk-start states; recomputes decays and states.
+
+    Shapes inside: states, decays and their gradients (D, N, KG), a step of x or dt (D, KG), of B or C (N, KG).
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
         groups = x.shape[3]
-        u = _steps(dt * x)
-        inputs, outputs, rates = _steps(B), _steps(C), A[:, :, None]
+        u, inputs, outputs, rates = _steps(dt * x), _steps(B), _steps(C), A[:, :, None]
         decays = [torch.exp_(step[:, None] * rates) for step in _steps(dt)]
         state = u[0][:, None] * inputs[0]
         for q in range(1, len(u)):
             state.mul_(decays[q]).addcmul_(u[q][:, None], inputs[q])
-        start = _carry(state, torch.exp_(dt.sum(1).flatten(1)[:, None] * rates), groups)
+        start = _carry(state, _chunk_decay(dt, rates), groups)
         y = D[:, None, None, None] * x
         state = start.clone()
-        for q, out in enumerate(_steps(y)):
+        for q, step in enumerate(_steps(y)):
             state.mul_(decays[q]).addcmul_(u[q][:, None], inputs[q])
-            out.add_((state * outputs[q]).sum(1))
+            step.add_((state * outputs[q]).sum(1))
         ctx.save_for_backward(x, dt, A, B, C, D, start)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        (grad_y,) = grads
         x, dt, A, B, C, D, start = ctx.saved_tensors
-        groups, length = x.shape[3], x.shape[1]
-        steps, u, gy = _steps(dt), _steps(dt * x), _steps(grad_y)
-        inputs, outputs, rates = _steps(B), _steps(C), A[:, :, None]
+        grad_y = grads[0].to(x.dtype).contiguous()
+        u, gy, inputs, outputs, rates = _steps(dt * x), _steps(grad_y), _steps(B), _steps(C), A[:, :, None]
+        steps = _steps(dt)
         decays, states = [], [start]
-        for q in range(length):
-            decays.append(torch.exp_(steps[q][:, None] * rates))
+        for q, step in enumerate(steps):
+            decays.append(torch.exp_(step[:, None] * rates))
             states.append((decays[q] * states[q]).addcmul_(u[q][:, None], inputs[q]))
-        # message[q] = a[q] * (C[q] gy[q] + message[q + 1]) is what step q hands back to step q - 1.
+        # What step q hands back to the step before it is a[q] * (C[q] gy[q] + what it got itself).
         message = torch.zeros_like(start)
-        for q in reversed(range(length)):
+        for q in reversed(range(len(steps))):
             message.addcmul_(gy[q][:, None], outputs[q]).mul_(decays[q])
-        total = torch.exp_(dt.sum(1).flatten(1)[:, None] * rates)
-        message = _carry(message.flip(-1), total.flip(-1), groups).flip(-1)
-        grad_u, grad_dt, grad_B, grad_C = (torch.empty_like(t) for t in (x, x, B, C))
+        message = _carry(message.flip(-1), _chunk_decay(dt, rates).flip(-1), x.shape[3]).flip(-1)
+        grad_u, grad_dt, grad_B, grad_C = (torch.empty_like(tensor) for tensor in (x, x, B, C))
         grad_A = torch.zeros_like(A)
-        for q in reversed(range(length)):
+        into_u, into_dt, into_B, into_C = (_steps(tensor) for tensor in (grad_u, grad_dt, grad_B, grad_C))
+        for q in reversed(range(len(steps))):
             grad_state = message.addcmul_(gy[q][:, None], outputs[q])
-            torch.sum(grad_state * inputs[q], 1, out=_steps(grad_u)[q])
-            torch.sum(grad_state * u[q][:, None], 0, out=_steps(grad_B)[q])
-            torch.sum(states[q + 1] * gy[q][:, None], 0, out=_steps(grad_C)[q])
-            message = grad_state * decays[q]
-            grad_log = message * states[q]
-            torch.sum(grad_log * rates, 1, out=_steps(grad_dt)[q])
-            grad_A += (grad_log @ steps[q][:, :, None]).squeeze(-1)
+            torch.sum(grad_state * inputs[q], 1, out=into_u[q])
+            torch.sum(grad_state * u[q][:, None], 0, out=into_B[q])
+            torch.sum(states[q + 1] * gy[q][:, None], 0, out=into_C[q])
+            message = grad_state.mul_(decays[q])
+            grad_exponent = message * states[q]
+            torch.sum(grad_exponent * rates, 1, out=into_dt[q])
+            grad_A += torch.bmm(grad_exponent, steps[q][:, :, None]).squeeze(-1)
         grad_dt.addcmul_(grad_u, x)
-        grad_x = grad_u * dt + grad_y * D[:, None, None, None]
+        grad_x = (D[:, None, None, None] * grad_y).addcmul_(grad_u, dt)
         return grad_x, grad_dt, grad_A, grad_B, grad_C, (grad_y * x).sum((1, 2, 3))
+
+
+def _steps(x: Tensor) -> tuple[Tensor, ...]:
+    """(channels, Q, K, G) -> Q views (channels, K*G)."""
+    return x.flatten(2).unbind(1)
+
+
+def _chunk_decay(dt: Tensor, rates: Tensor) -> Tensor:
+    """Decay over each whole chunk, (D, N, KG)."""
+    return torch.exp_(dt.sum(1).flatten(1)[:, None] * rates)
+
+
+def _carry(end: Tensor, decay: Tensor, groups: int) -> Tensor:
+    """End states of chunks started from zero -> true start state of every chunk, (D, N, KG)."""
+    last = end.shape[-1] - groups
+    end, decay = end[..., :last], decay[..., :last]
+    shift = groups
+    while shift < last:
+        moved = torch.addcmul(end[..., shift:], decay[..., shift:], end[..., :-shift])
+        end = torch.cat([end[..., :shift], moved], -1)
+        if 2 * shift < last:
+            # Below 2 * shift the next round needs no decay.
+            decay = torch.cat([decay[..., :shift], decay[..., shift:] * decay[..., :-shift]], -1)
+        shift *= 2
+    return F.pad(end, (groups, 0))
