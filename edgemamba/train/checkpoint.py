@@ -36,9 +36,7 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         InputError: missing, damaged, or another file.
     """
     if not path.is_file():
-        raise InputError(
-            f"{path} does not exist: the run has no finished epoch", hint="train again with --force"
-        )
+        raise InputError(f"{path} does not exist: the run has no finished epoch", hint="train again with --force")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -116,11 +116,15 @@ class TrainConfig:
             resume=resume,
             force=force,
         )
-        for name, least in (("epochs", 1), ("batch", 1), ("seed", 0), ("threads", 0)):
-            value = getattr(config, name)
-            if value < least:
-                raise UsageError(f"--{name} is {value}; the least is {least}")
+        _check_numbers(config)
         return config
+
+
+def _check_numbers(config: TrainConfig) -> None:
+    for name, least in (("epochs", 1), ("batch", 1), ("seed", 0), ("threads", 0)):
+        value = getattr(config, name)
+        if value < least:
+            raise UsageError(f"--{name} is {value}; the least is {least}")
 
 
 def _default_out(model: str) -> Path:
@@ -174,9 +178,7 @@ def resume_config(out: Path | None = None) -> TrainConfig:
     try:
         device, amp, threads = environment["device"], environment["amp"], environment["threads_asked"]
     except KeyError as error:
-        raise InputError(
-            f"{out / RECORD} does not say environment.{error.args[0]}", hint="train again"
-        ) from None
+        raise InputError(f"{out / RECORD} does not say environment.{error.args[0]}", hint="train again") from None
     return TrainConfig.resolve(
         model=record.model,
         data=record.data.name,

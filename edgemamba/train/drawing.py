@@ -139,9 +139,7 @@ def finish(image: Image.Image) -> Image.Image:
     return image.resize((image.width // SCALE, image.height // SCALE), Image.Resampling.LANCZOS)
 
 
-def _polyline(
-    draw: ImageDraw.ImageDraw, points: Sequence[tuple[float, float] | None], colour: Colour
-) -> None:
+def _polyline(draw: ImageDraw.ImageDraw, points: Sequence[tuple[float, float] | None], colour: Colour) -> None:
     run: list[tuple[float, float]] = []
     for point in [*points, None]:
         if point is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import edgemamba
+from edgemamba.ssm.two_pass import backend
 
 _PACKAGES = ("torch", "numpy", "pillow", "safetensors", "triton")
 _VARIABLES = (
@@ -30,6 +31,7 @@ def environment(device: str) -> dict[str, Any]:
     """Hardware, threads, versions and variables, as JSON."""
     found: dict[str, Any] = {
         "device": device,
+        "scan": backend(device),
         "threads": torch.get_num_threads(),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

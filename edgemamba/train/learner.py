@@ -100,9 +100,7 @@ class Learner:
         if self.supervision is not None:
             found |= {f"supervision/{name}": tensor for name, tensor in self.supervision.state_dict().items()}
         for name, parameter in self.parameters.items():
-            found |= {
-                f"optimizer/{name}/{key}": value for key, value in self.optimizer.state[parameter].items()
-            }
+            found |= {f"optimizer/{name}/{key}": value for key, value in self.optimizer.state[parameter].items()}
         return found
 
     @torch.no_grad()

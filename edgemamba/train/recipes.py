@@ -112,12 +112,6 @@ class Recipe:
         """The recipe as JSON."""
         return dataclasses.asdict(self)
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Recipe:
-        """Inverse of ``as_settings``."""
-        augmentation = settings["augmentation"]
-        return cls(**{**settings, "augmentation": augmentation and Augmentation(**augmentation)})
-
 
 def default_batch(name: str, info: ModelInfo, device: Device) -> int:
     """Slices a step where the user says nothing; a GPU needs more of them to be busy."""
@@ -218,9 +212,7 @@ def lr_at(recipe: Recipe, step: int, steps: int) -> float:
     if step < recipe.warmup_steps:
         return recipe.lr * (step + 1) / (recipe.warmup_steps + 1)
     progress = (step - recipe.warmup_steps) / max(1, steps - 1 - recipe.warmup_steps)
-    return recipe.lr * (
-        recipe.lr_final + (1 - recipe.lr_final) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
-    )
+    return recipe.lr * (recipe.lr_final + (1 - recipe.lr_final) * (1 + math.cos(math.pi * min(1.0, progress))) / 2)
 
 
 def ema_weight(recipe: Recipe, step: int) -> float:

@@ -63,19 +63,13 @@ class Run:
         self.val_samples = val.samples
         self.tumour = np.any(train.masks, axis=(1, 2))
         if not self.tumour.any():
-            raise InputError(
-                f"no mask in the training part of {config.data} marks anything", hint="check the masks"
-            )
+            raise InputError(f"no mask in the training part of {config.data} marks anything", hint="check the masks")
         self.batch = min(config.batch, len(self.tumour))
         if self.batch < config.batch:
-            console.warn(
-                f"the training part has {len(self.tumour)} slices, fewer than a batch of {config.batch}"
-            )
+            console.warn(f"the training part has {len(self.tumour)} slices, fewer than a batch of {config.batch}")
         self.steps = steps_per_epoch(len(self.tumour), self.batch)
         self.recipe = resolve(config.recipe, self.info, batch=self.batch, steps=self.steps * config.epochs)
-        self.train_set, self.val_set = (
-            pack(part.images, part.masks).to(self.device) for part in (train, val)
-        )
+        self.train_set, self.val_set = (pack(part.images, part.masks).to(self.device) for part in (train, val))
         self.folder = RunFolder(config, self.recipe, data, _now())
         self._build()
         self.rows: list[Row] = []
@@ -89,15 +83,7 @@ class Run:
             model = build(config.model, init=config.init).to(self.device)
             self.learner = Learner(model, self.recipe)
         self.best_model = copy.deepcopy(self.learner.average)
-        self.generator = torch.Generator(self.device)
-        self.step = TrainStep(
-            self.learner,
-            self.train_set,
-            batch=self.batch,
-            steps=self.steps,
-            amp=config.amp,
-            generator=self.generator,
-        )
+        self.step = TrainStep(self.learner, self.train_set, batch=self.batch, steps=self.steps, amp=config.amp)
         if config.device == "cuda":
             self.step.capture(self.console)
 
@@ -107,13 +93,9 @@ class Run:
         self.best_model.load_state_dict(top)
         self.learner.load(tensors)
         now = self.folder.environment
-        changed = [
-            k for k in ("device", "threads", "cpu", "packages") if earlier.environment.get(k) != now[k]
-        ]
+        changed = [k for k in ("device", "threads", "cpu", "packages") if earlier.environment.get(k) != now[k]]
         if changed:
-            self.console.warn(
-                f"not bit-identical to an uninterrupted run: other {', '.join(changed)} than before"
-            )
+            self.console.warn(f"not bit-identical to an uninterrupted run: other {', '.join(changed)} than before")
         self.console.line(f"resuming {self.config.out} after epoch {len(rows)} of {self.config.epochs}")
         return rows
 
@@ -171,8 +153,7 @@ class Run:
             self.tumour, self.recipe, batch=self.batch, seed=config.seed, epoch=epoch, epochs=config.epochs
         )
         indices = torch.from_numpy(order).to(self.device)
-        self.generator.manual_seed(epoch_seed(config.seed, epoch))
-        self.step.reset()
+        self.step.begin(epoch_seed(config.seed, epoch))
         # Looking at a loss waits for the GPU, so there it is looked at in groups.
         window = 1 if config.device == "cpu" else _CUDA_CHECK_STEPS
         seen = 0
@@ -210,9 +191,7 @@ class Run:
         return validate(model, self.val_set, LOSSES[self.recipe.loss], _VALIDATION_BATCH[self.config.device])
 
     def _tell(self, row: Row) -> None:
-        trained, found = (
-            "-" if dice is None else f"{dice:.4f}" for dice in (row.train_dice, row.val_dice_pooled)
-        )
+        trained, found = ("-" if dice is None else f"{dice:.4f}" for dice in (row.train_dice, row.val_dice_pooled))
         mark = "  best" if best(self.rows) is row else ""
         self.console.line(
             f"epoch {row.epoch}/{self.config.epochs}  "

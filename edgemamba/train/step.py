@@ -28,33 +28,26 @@ class TrainStep:
         batch: slices a step.
         steps: steps an epoch.
         amp: bfloat16 autocast around the forward pass.
-        generator: source of the augmentation's random numbers, on the device.
     """
 
-    def __init__(
-        self,
-        learner: Learner,
-        packed: Tensor,
-        *,
-        batch: int,
-        steps: int,
-        amp: bool,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, learner: Learner, packed: Tensor, *, batch: int, steps: int, amp: bool) -> None:
         device = packed.device
         self.learner = learner
         self.packed = packed
         self.amp = amp
-        self.generator = generator
         self.loss = LOSSES[learner.recipe.loss]
-        augmentation = learner.recipe.augmentation
-        height, width = packed.shape[-2:]
-        self.augmenter = augmentation and Augmenter(augmentation, (height, width), generator)
+        self._new_augmenter()
         self.indices = torch.zeros(batch, dtype=torch.int64, device=device)
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
         self.losses = torch.zeros(steps, device=device)
         self.pixels = torch.zeros(3, dtype=torch.int64, device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
+
+    def _new_augmenter(self) -> None:
+        self.generator = torch.Generator(self.packed.device)
+        augmentation = self.learner.recipe.augmentation
+        height, width = self.packed.shape[-2:]
+        self.augmenter = augmentation and Augmenter(augmentation, (height, width), self.generator)
 
     def _step(self) -> None:
         learner = self.learner
@@ -87,35 +80,36 @@ class TrainStep:
     def capture(self, console: Console) -> None:
         """Record the step as a CUDA graph; if that fails, say so once and go on step by step.
 
-        What the rehearsal changes is put back. Random numbers go on from the generator's state, which the
-        caller seeds before every epoch.
+        What the rehearsal changes is put back; ``begin`` seeds the random numbers anyway.
         """
         before = self.learner.clone()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP_STEPS):
-                self.reset()
+                self.begin(0)
                 self._step()
         torch.cuda.current_stream().wait_stream(stream)
-        self.reset()
+        self.begin(0)
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.generator)
         try:
             with torch.cuda.graph(graph):
                 self._step()
             self.graph = graph
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             torch.cuda.synchronize()
+            # A generator whose capture broke off stays bound to it.
+            self._new_augmenter()
             reason = str(error).splitlines()[0]
-            console.warn(
-                f"the step cannot be captured as a CUDA graph ({reason}); it runs kernel by kernel, slower"
-            )
+            console.warn(f"the step cannot be captured as a CUDA graph ({reason}); it runs kernel by kernel, slower")
         self.learner.load(before)
-        self.reset()
 
-    def reset(self) -> None:
-        """Begin an epoch: clear what is counted."""
+    def begin(self, seed: int) -> None:
+        """Begin an epoch: clear what is counted, seed the augmentation."""
+        self.generator.manual_seed(seed)
         self.position.zero_()
         self.losses.zero_()
         self.pixels.zero_()

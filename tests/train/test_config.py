@@ -61,7 +61,4 @@ def test_cuda_is_taken_where_there_is_one() -> None:
 
 def test_configuration_needs_no_torch() -> None:
     code = "import sys, edgemamba.train, edgemamba.train.recipes; sys.exit('torch' in sys.modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode
-        == 0
-    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

@@ -13,9 +13,7 @@ from edgemamba.train.recipes import resolve
 RECIPE = resolve("default", model_info("ul-vm-unet"), batch=8, steps=100)
 
 
-@given(
-    st.lists(st.booleans(), min_size=1, max_size=60), st.integers(1, 70), st.integers(0, 9), st.integers(0, 5)
-)
+@given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(1, 70), st.integers(0, 9), st.integers(0, 5))
 def test_an_epoch_is_full_batches_of_slices_drawn_at_most_by_weight(
     tumour: list[bool], batch: int, epoch: int, seed: int
 ) -> None:
@@ -32,8 +30,7 @@ def test_an_epoch_is_full_batches_of_slices_drawn_at_most_by_weight(
 def test_tumour_slices_are_drawn_twice_as_often_until_the_last_tenth() -> None:
     flags = np.arange(3000) < 1000
     share = [
-        float(flags[epoch_order(flags, RECIPE, batch=30, seed=0, epoch=epoch, epochs=20)].mean())
-        for epoch in range(20)
+        float(flags[epoch_order(flags, RECIPE, batch=30, seed=0, epoch=epoch, epochs=20)].mean()) for epoch in range(20)
     ]
     assert all(0.47 < value < 0.53 for value in share[:18])
     assert share[18:] == [1 / 3, 1 / 3]

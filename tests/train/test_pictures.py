@@ -84,7 +84,5 @@ def test_errors_are_coloured_by_their_kind(tmp_path: Path) -> None:
     with Image.open(tmp_path / "x.png") as image:
         last = 8 + 3 * 264 + 128
         seen = [image.getpixel((last, 48 + 256 * part // 8 + 16)) for part in (0, 2, 5, 7)]
-    expected = [
-        tuple(round(0.6 * value) for value in colour) for colour in (MISSED, CORRECT, FALSE, (0, 0, 0))
-    ]
+    expected = [tuple(round(0.6 * value) for value in colour) for colour in (MISSED, CORRECT, FALSE, (0, 0, 0))]
     assert seen == expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,6 @@ from edgemamba.errors import UsageError
 from edgemamba.registry import model_info
 from edgemamba.train.recipes import (
     RECIPES,
-    Recipe,
     default_batch,
     default_init,
     ema_decay,
@@ -65,9 +66,9 @@ def test_a_short_run_warms_up_and_averages_briefly() -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_settings_round_trip(name: str) -> None:
-    recipe = resolve(name, UL, batch=8, steps=100)
-    assert Recipe.from_settings(recipe.as_settings()) == recipe
+def test_settings_are_json(name: str) -> None:
+    settings = resolve(name, UL, batch=8, steps=100).as_settings()
+    assert json.loads(json.dumps(settings)) == settings
 
 
 def test_unknown_recipe_names_the_nearest() -> None:

@@ -94,13 +94,11 @@ def test_record_says_where_it_ran_but_not_who_or_on_which_machine(finished: tupl
     _, record = finished
     assert record.environment["device"] == "cpu"
     assert record.environment["threads"] == 1
-    assert (
-        record.environment["packages"]["torch"] == torch.__version__.split("+")[0] or "+" in torch.__version__
-    )
+    assert record.environment["packages"]["torch"] == torch.__version__.split("+")[0] or "+" in torch.__version__
     text = json.dumps(record.environment)
     assert platform.node() not in text
     assert f"/{getpass.getuser()}" not in text
-    assert Recipe.from_settings(record.settings).name == "default"
+    assert record.settings["name"] == "default"
 
 
 def test_nothing_is_left_half_written(finished: tuple[Path, RunRecord]) -> None:

@@ -34,8 +34,8 @@ def make(packed: Tensor, **changes: object) -> tuple[Learner, TrainStep]:
     recipe = dataclasses.replace(recipe, augmentation=None, **changes)  # type: ignore[arg-type]
     torch.manual_seed(0)
     learner = Learner(build("ul-vm-unet"), recipe)
-    step = TrainStep(learner, packed, batch=4, steps=3, amp=False, generator=torch.Generator())
-    step.reset()
+    step = TrainStep(learner, packed, batch=4, steps=3, amp=False)
+    step.begin(0)
     return learner, step
 
 
