@@ -93,13 +93,22 @@ def _scan() -> Iterator[Check]:
         return
     import torch
 
-    from edgemamba.ssm.parity import scan_error
+    from edgemamba.ssm.parity import gradient_error, scan_error
+    from edgemamba.ssm.two_pass import triton_lacks
 
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for device in devices:
-        error = scan_error(device)
-        status: Status = "ok" if error <= 1e-5 else "FAIL"
-        yield Check(f"selective scan on {device}", status, f"{error:.1e} relative to the float64 reference (bar 1e-5)")
+        error, gradient = scan_error(device), gradient_error(device)
+        status: Status = "ok" if max(error, gradient) <= 1e-5 else "FAIL"
+        observed = f"{error:.1e}, gradients {gradient:.1e} relative to the float64 reference (bar 1e-5)"
+        fix = ""
+        if device == "cuda":
+            lacks = triton_lacks(device)
+            observed += "; tensor operations" if lacks else "; Triton kernels"
+            if lacks:
+                fix = f"for Triton kernels, which are many times faster: {lacks}"
+                status = "warn" if status == "ok" else status
+        yield Check(f"selective scan on {device}", status, observed, fix)
 
 
 def _probe(name: str, action: Callable[[], str]) -> Check:

@@ -79,7 +79,7 @@ class Mamba(FormModule):
         if self.form in EXPORT_FORMS:
             return export_forms.choose_form(length, self.d_inner, self.d_state, groups).chunk
         if self.form == "train":
-            return chunk_length(length, self.A_log.device.type)
+            return chunk_length(length, self.A_log.device)
         return length
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,20 +10,49 @@ one step of every chunk is one contiguous piece, and only the position inside th
 Only products of decays in (0, 1] and sums occur, so nothing overflows whatever dt is. Autograd keeps the inputs and
 the start states; decays and states are computed again in the backward pass, whose adjoint recurrence is the same
 scan run backwards. Shapes are static and nothing waits for the device: a CUDA graph can hold it.
+
+On NVIDIA GPUs the same algorithm runs as a few Triton kernels (``triton_scan``) where Triton can compile.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import importlib.util
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def chunk_length(length: int, device_type: str = "cpu") -> int:
-    """Steps per chunk Q: near the square root of ``length`` on CPU, at most 8 (few launches) on CUDA."""
-    limit = 32 if device_type == "cpu" else 8
+@functools.cache
+def triton_lacks(device: str) -> str | None:
+    """What Triton, which compiles its launchers with the machine's C compiler, lacks for ``device``; None: nothing."""
+    if torch.device(device).type != "cuda":
+        return "an NVIDIA GPU"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return "a GPU of compute capability 8.0 or newer"
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton"
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "a C compiler (gcc or clang)"
+    scheme = sysconfig.get_default_scheme()
+    headers = sysconfig.get_path("include", "posix_prefix" if scheme == "posix_local" else scheme)
+    return None if Path(headers, "Python.h").exists() else f"Python's headers ({headers}/Python.h)"
+
+
+def backend(device: str | torch.device) -> Literal["triton", "torch"]:
+    """What computes the training scan on ``device``: Triton kernels, or tensor operations."""
+    return "torch" if triton_lacks(str(device)) else "triton"
+
+
+def chunk_length(length: int, device: str | torch.device = "cpu") -> int:
+    """Steps per chunk Q: near the square root of ``length``; at most 8 where every step is a launch of its own."""
+    limit = 32 if torch.device(device).type == "cpu" or backend(device) == "triton" else 8
     chunk = 1
     while chunk < limit and chunk * chunk * 2 <= length:
         chunk *= 2
@@ -81,8 +110,12 @@ def two_pass_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Ten
     with torch.autocast(x.device.type, enabled=False):
         # Steps are written in place through views, which needs whole rows.
         tensors = [tensor.to(dtype).contiguous() for tensor in (x, dt, A, B, C, D)]
-        result: Tensor = _TwoPassScan.apply(*tensors)
-    return result
+        if dtype == torch.float32 and backend(x.device) == "triton":
+            from edgemamba.ssm import triton_scan
+
+            if triton_scan.fits(x, A):
+                return triton_scan.TritonScan.apply(*tensors)
+        return _TwoPassScan.apply(*tensors)
 
 
 class _TwoPassScan(torch.autograd.Function):
