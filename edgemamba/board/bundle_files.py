@@ -10,23 +10,33 @@ import json
 import os
 import pathlib
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
 
 SCHEMA = "edgemamba.bundle/1"
-_REQUIRED = (
-    "format",
-    "runtime",
-    "artifact",
-    "inputs",
-    "outputs",
-    "preprocess",
-    "threshold",
-    "golden",
-    "files",
-)
 _MAX_MANIFEST_BYTES = 4 << 20
+_MAX_GOLDEN_BYTES = 256 << 20
+_MAX_SIDE = 8192
+
+
+# What zipfile and numpy raise on damaged bytes.
+_DAMAGE = (
+    KeyError,
+    IndexError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    OSError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class BundleError(Exception):
@@ -67,13 +77,41 @@ def load_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise BundleError(f"{path} is not JSON: {one_line(error)}", "copy the Bundle again") from None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         seen = document.get("schema") if isinstance(document, dict) else type(document).__name__
-        raise BundleError(
-            f"{path} has schema {seen!r}, expected {SCHEMA!r}", "use the files of one Bundle only"
-        )
-    missing = [key for key in _REQUIRED if key not in document]
-    if missing:
-        raise BundleError(f"{path} lacks {', '.join(missing)}", "export the Bundle again")
+        raise BundleError(f"{path} has schema {seen!r}, expected {SCHEMA!r}", "use the files of one Bundle only")
+    try:
+        _require_parts(document)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else one_line(error)
+        raise BundleError(f"{path} is not a valid manifest: {reason}", "export the Bundle again") from None
     return document
+
+
+def _require_parts(document: dict[str, Any]) -> None:
+    """Touch everything that the scripts use, so that they meet no surprise later."""
+    texts = [document[key] for key in ("name", "format", "runtime", "artifact")]
+    for tensor in (document["inputs"][0], document["outputs"][0]):
+        texts += [tensor["name"], tensor["layout"]]
+    texts.append(document["golden"]["file"])
+    numbers = [document["threshold"], document["preprocess"]["scale"]]
+    numbers += [document["golden"][key] for key in ("mean_tolerance", "mask_agreement")]
+    height, width = document["preprocess"]["size"]
+    sides = [height, width]
+    for entry in document["files"]:
+        texts += [entry["path"], entry["sha256"]]
+        numbers.append(entry["bytes"])
+    for value in texts:
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r} is not a text")
+    for value in numbers:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{value!r} is not a number")
+    for value in sides:
+        if type(value) is not int or not 0 < value <= _MAX_SIDE:
+            raise ValueError(f"{value!r} is not a side of 1 to {_MAX_SIDE} pixels")
+    if document["format"] not in ("onnx", "tflite"):
+        raise ValueError(f"{document['format']!r} is neither onnx nor tflite")
+    if document.get("onnxruntime_level", "all") not in ("all", "extended"):
+        raise ValueError(f"{document['onnxruntime_level']!r} is no optimisation level")
 
 
 def unsafe_name(name: str) -> str:
@@ -141,9 +179,7 @@ def check_files(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> Non
     faults += [f"{name} is used but not listed" for name in used if name not in listed]
     faults = [fault for fault in faults if fault]
     if faults:
-        raise BundleError(
-            f"the Bundle is damaged: {'; '.join(faults)}", "copy it again from where it was made"
-        )
+        raise BundleError(f"the Bundle is damaged: {'; '.join(faults)}", "copy it again from where it was made")
 
 
 def load_golden(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -155,24 +191,38 @@ def load_golden(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> dic
     Raises:
         BundleError: missing, damaged, or arrays of other shapes.
     """
-    path = pathlib.Path(folder) / manifest["golden"]["file"]
+    name = manifest["golden"]["file"]
+    if unsafe_name(name):
+        raise BundleError(f"{name!r} {unsafe_name(name)}")
+    path = pathlib.Path(folder) / name
+    height, width = manifest["preprocess"]["size"]
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in ("images", "probability", "mask", "stride")}
-        height, width = manifest["preprocess"]["size"]
-        stride, count = int(arrays["stride"]), len(arrays["images"])
-        bits = np.unpackbits(arrays["mask"], axis=1, count=height * width)
-        arrays["mask"] = bits.reshape(count, height, width)
+        return _golden_arrays(path, height, width)
     except FileNotFoundError:
         raise BundleError(f"{path} is missing", "copy the Bundle again") from None
-    except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise BundleError(f"{path} is damaged: {one_line(error)}", "copy the Bundle again") from None
-    grid = (count, -(-height // stride), -(-width // stride))
-    if (
-        arrays["images"].shape != (count, height, width, 3)
-        or arrays["probability"].shape != grid
-        or not count
-    ):
-        shape = arrays["images"].shape
-        raise BundleError(f"{path} holds images {shape}, the model takes (n, {height}, {width}, 3)")
+
+
+def _golden_arrays(path: pathlib.Path, height: int, width: int) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > _MAX_GOLDEN_BYTES:
+        raise ValueError(f"it unpacks to {size} bytes, at most {_MAX_GOLDEN_BYTES} are read")
+    with np.load(path, allow_pickle=False) as loaded:
+        arrays = {key: loaded[key] for key in ("images", "probability", "mask", "stride")}
+    count, stride = len(arrays["images"]), int(arrays["stride"])
+    if count < 1 or stride < 1:
+        raise ValueError(f"it holds {count} images at stride {stride}")
+    expected = {
+        "images": (np.uint8, (count, height, width, 3)),
+        "probability": (np.float32, (count, -(-height // stride), -(-width // stride))),
+        "mask": (np.uint8, (count, -(-height * width // 8))),
+    }
+    for key, (dtype, shape) in expected.items():
+        if arrays[key].dtype != dtype or arrays[key].shape != shape:
+            seen = f"{arrays[key].dtype} {arrays[key].shape}"
+            raise ValueError(f"{key} is {seen}, the model takes {np.dtype(dtype)} {shape}")
+    bits = np.unpackbits(arrays["mask"], axis=1, count=height * width)
+    arrays["mask"] = bits.reshape(count, height, width)
     return arrays

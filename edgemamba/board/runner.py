@@ -87,13 +87,26 @@ class Session:
             BundleError: ``x`` has another shape or type.
         """
         if x.shape != self.shape or x.dtype != np.float32:
-            raise BundleError(
-                f"the input is {x.dtype} {x.shape}, the model takes float32 {self.shape}", "", 5
-            )
-        return self._run(x)
+            message = f"the input is {x.dtype} {x.shape}, the model takes float32 {self.shape}"
+            raise BundleError(message, "", 5)
+        if self._input["layout"] == "NHWC":
+            x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+        y = self._run(x)
+        return y.transpose(0, 3, 1, 2) if self._output["layout"] == "NHWC" else y
 
     def _run(self, x: np.ndarray) -> np.ndarray:
+        """The same in the artifact's own layout."""
         raise NotImplementedError
+
+    def _expect(self, shape: Any, output: bool = False) -> None:
+        """Refuse a model whose input (or output) has not the shape that the manifest promises."""
+        tensor = self._output if output else self._input
+        channels, height, width = 1 if output else 3, self.shape[2], self.shape[3]
+        nhwc = tensor["layout"] == "NHWC"
+        expected = [1, height, width, channels] if nhwc else [1, channels, height, width]
+        if list(shape) != expected:
+            message = f"tensor {tensor['name']!r} of the model is {list(shape)}, the manifest says {expected}"
+            raise BundleError(message, "use the files of one Bundle only", 5)
 
 
 class OnnxRuntimeSession(Session):
@@ -127,9 +140,11 @@ class OnnxRuntimeSession(Session):
         try:
             self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except refusals as error:
-            raise BundleError(
-                f"ONNX Runtime {ort.__version__} cannot load {model.name}: {one_line(error)}", "", 5
-            ) from None
+            message = f"ONNX Runtime {self.version} cannot load {model.name}: {one_line(error)}"
+            raise BundleError(message, "", 5) from None
+        shapes = {one.name: one.shape for one in (*self._session.get_inputs(), *self._session.get_outputs())}
+        self._expect(shapes.get(self._input["name"], []))
+        self._expect(shapes.get(self._output["name"], []), output=True)
 
     def _run(self, x: np.ndarray) -> np.ndarray:
         return self._session.run([self._output["name"]], {self._input["name"]: x})[0]
@@ -146,14 +161,13 @@ class LiteRtSession(Session):
         self._interpreter = interpreter
         self._source = _detail(interpreter.get_input_details(), self._input["name"])
         self._target = _detail(interpreter.get_output_details(), self._output["name"])
+        self._expect(self._source["shape"])
+        self._expect(self._target["shape"], output=True)
 
     def _run(self, x: np.ndarray) -> np.ndarray:
-        if self._input["layout"] == "NHWC":
-            x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
         self._interpreter.set_tensor(self._source["index"], quantize(x, self._source))
         self._interpreter.invoke()
-        y = dequantize(self._interpreter.get_tensor(self._target["index"]), self._target)
-        return y.transpose(0, 3, 1, 2) if self._output["layout"] == "NHWC" else y
+        return dequantize(self._interpreter.get_tensor(self._target["index"]), self._target)
 
 
 def quantize(x: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
@@ -191,9 +205,7 @@ def _detail(details: list[dict[str, Any]], name: str) -> dict[str, Any]:
         return named[0]
     if len(details) == 1:
         return details[0]
-    raise BundleError(
-        f"the model has no tensor {name!r}, only {', '.join(d['name'] for d in details)}", "", 5
-    )
+    raise BundleError(f"the model has no tensor {name!r}, only {', '.join(d['name'] for d in details)}", "", 5)
 
 
 def _interpreter(model: pathlib.Path, threads: int) -> tuple[Any, str]:
@@ -296,9 +308,7 @@ def open_session(
     return OnnxRuntimeSession(model, manifest, threads, note)
 
 
-def check_golden(
-    folder: str | os.PathLike[str], manifest: dict[str, Any], session: Session
-) -> dict[str, Any]:
+def check_golden(folder: str | os.PathLike[str], manifest: dict[str, Any], session: Session) -> dict[str, Any]:
     """Run the golden pictures and compare with what the fp32 PyTorch model gave.
 
     Returns:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
+import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -89,7 +90,8 @@ def build(
 
     Raises:
         InputError: ``out`` exists, or cannot be written.
-        VerificationError: the artifact does not give the reference's masks on the golden pictures.
+        VerificationError: the artifact does not give the reference's masks on the golden pictures, or a file
+            would tell a path of this machine.
     """
     preprocess = Preprocess(size=size)
     pictures = golden.golden_images(size)
@@ -139,6 +141,7 @@ def build(
         manifest = manifest.model_copy(update={"files": _entries(folder)})
         save_record(folder / MANIFEST, manifest)
         write_text(folder / SUMS, sums_text(folder, manifest.files))
+        _refuse_local_paths(folder)
         _self_check(folder)
     return manifest
 
@@ -160,9 +163,7 @@ def signature(artifact: Exported, size: tuple[int, int]) -> tuple[Tensor, Tensor
     height, width = size
     expected = ((3, "RGB picture, 0 to 1"), (1, "probability of lesion, 0 to 1"))
     if len(shapes) != len(expected):
-        raise VerificationError(
-            f"{artifact.path.name} has {len(shapes)} inputs and outputs, expected 1 and 1"
-        )
+        raise VerificationError(f"{artifact.path.name} has {len(shapes)} inputs and outputs, expected 1 and 1")
     tensors = []
     for (name, shape), (channels, meaning) in zip(shapes, expected, strict=True):
         layouts = {"NCHW": [1, channels, height, width], "NHWC": [1, height, width, channels]}
@@ -238,6 +239,18 @@ def _now() -> str:
     if epoch is not None:
         moment = datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc)
     return moment.replace(microsecond=0).isoformat().replace("+00:00", "Z")
+
+
+def _refuse_local_paths(folder: Path) -> None:
+    """Nothing shipped tells where it was made: exporters like to put stack traces into graphs."""
+    places = {Path.home(), Path.cwd(), Path(tempfile.gettempdir()), Path(runner.__file__).parents[2]}
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        for place in sorted(places):
+            if place != Path(place.anchor) and f"{place}/".encode() in content:
+                raise VerificationError(
+                    f"{path.name} would tell the local path {place}", hint="strip it in the stage that wrote it"
+                )
 
 
 def _self_check(folder: Path) -> None:

@@ -49,9 +49,7 @@ def text(manifest: Manifest, info: ModelInfo) -> str:
         counts = ", ".join(f"{count} {part}" for part, count in data.counts.items())
         lines.append(f"Split `{data.split}`: {counts}. Fingerprint `{data.fingerprint[:16]}`.")
         if data.split == "image":
-            lines.append(
-                "The image split puts slices of one patient on both sides: its figures flatter the network."
-            )
+            lines.append("The image split puts slices of one patient on both sides: its figures flatter the network.")
     lines += ["", "## Metrics", *_table(manifest.metrics, "No evaluation was recorded.")]
     lines += [
         "",

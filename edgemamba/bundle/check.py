@@ -30,9 +30,7 @@ def check(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", hint="give the folder that export wrote")
     if not (folder / MANIFEST).is_file():
-        raise InputError(
-            f"{folder} is not a Bundle: no {MANIFEST} there", hint="give the folder that export wrote"
-        )
+        raise InputError(f"{folder} is not a Bundle: no {MANIFEST} there", hint="give the folder that export wrote")
     manifest = load_record(folder / MANIFEST, Manifest)
     faults = faults_of(folder, manifest)
     if faults:

@@ -40,9 +40,7 @@ def golden_images(size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     return np.stack([images.resize(dataset.read(number)[0], size) for number in SAMPLES])
 
 
-def golden_bytes(
-    pictures: npt.NDArray[np.uint8], probability: Probability, scale: float, threshold: float
-) -> bytes:
+def golden_bytes(pictures: npt.NDArray[np.uint8], probability: Probability, scale: float, threshold: float) -> bytes:
     """The file's bytes; equal inputs give equal bytes.
 
     Args:

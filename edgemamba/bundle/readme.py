@@ -5,9 +5,7 @@ from __future__ import annotations
 from edgemamba.presets import Target
 from edgemamba.records import Manifest
 
-CAVEAT = (
-    "Research software. Not a medical device; not for diagnosis, treatment or any decision about a patient."
-)
+CAVEAT = "Research software. Not a medical device; not for diagnosis, treatment or any decision about a patient."
 _RUNTIME_NAMES = {"onnxruntime": "ONNX Runtime", "litert": "LiteRT", "tensorrt": "TensorRT"}
 
 _VENV = """\

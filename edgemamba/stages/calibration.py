@@ -123,7 +123,7 @@ def calibration_set(source: Source, count: int = 64, seed: int = 0, *, data_root
 def verification_set(source: Source, count: int = 100, *, data_root: Path | None = None) -> ImageSet:
     """``count`` images the network has not seen: the source's test and validation images, else phantoms.
 
-    Phantoms take over only where the source's own data is not at hand; ``origin`` says so, and why.
+    Phantoms take over only where the source's own data is not at hand; ``origin`` says so.
 
     Raises:
         InputError: ``data_root`` was given and does not hold the source's data.
@@ -132,11 +132,12 @@ def verification_set(source: Source, count: int = 100, *, data_root: Path | None
 
     try:
         dataset, split = open_data(source, data_root)
-    except InputError as error:
+    except InputError:
         if data_root is not None:
             raise
         phantoms = open_dataset("phantoms", seed=_UNSEEN_SEED)
-        origin = f"phantoms, because the training data is not at hand ({error.message})"
+        # Not the error's text: this is shipped in the manifest, and the text names a local path.
+        origin = "phantoms, because the training data is not at hand"
         return ImageSet(*_load(phantoms, _spread(range(len(phantoms.samples)), count), source.size, origin))
     indices = _spread([*split.test, *split.val], count)
     return ImageSet(*_load(dataset, indices, source.size, f"{dataset.name}, test and validation split"))

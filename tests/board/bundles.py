@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from packaging.requirements import Requirement
 from torch import nn
@@ -63,7 +64,8 @@ class Exported:
     precision: Any = "fp32"
 
 
-def export_onnx(folder: Path, *, flip: bool = False, size: tuple[int, int] = SIZE) -> Exported:
+def export_onnx(folder: Path, *, flip: bool = False, size: tuple[int, int] = SIZE, traces: bool = False) -> Exported:
+    """With ``traces``, the exporter's stack traces stay in the graph."""
     path = folder / f"bright-{flip}-{size[0]}.onnx"
     x = torch.zeros(1, 3, *size)
     torch.onnx.export(
@@ -75,6 +77,11 @@ def export_onnx(folder: Path, *, flip: bool = False, size: tuple[int, int] = SIZ
         external_data=False,
         verbose=False,
     )
+    if not traces:
+        model = onnx.load(path)
+        for part in (model, model.graph, *model.graph.node):
+            del part.metadata_props[:]
+        onnx.save(model, path)
     return Exported(path, "onnx")
 
 

@@ -208,9 +208,7 @@ def test_the_script_in_a_bundle(model: Path, tmp_path: Path) -> None:
     assert done.returncode in (4, 9)
     assert "error: " in done.stderr
     assert "Traceback" not in done.stderr
-    done = bundles.on_board(
-        tmp_path / "bundle", site, "build_engine.py", "--optimization-level", "9", cwd=work
-    )
+    done = bundles.on_board(tmp_path / "bundle", site, "build_engine.py", "--optimization-level", "9", cwd=work)
     assert done.returncode == 2
 
 

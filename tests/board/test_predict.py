@@ -131,9 +131,7 @@ def test_one_bad_image_does_not_stop_the_others(copy: Copy, packages: Packages, 
         (["scan.png", "-o", "/proc/masks"], 3, "choose another place with -o"),
     ],
 )
-def test_wrong_use(
-    copy: Copy, packages: Packages, cwd: Path, arguments: list[str], code: int, words: str
-) -> None:
+def test_wrong_use(copy: Copy, packages: Packages, cwd: Path, arguments: list[str], code: int, words: str) -> None:
     picture(cwd / "scan.png", 32, 32)
     picture(cwd / "scan_mask.png", 32, 32)
     before = sorted(cwd.iterdir())
@@ -206,9 +204,7 @@ def test_missing_packages_give_the_pip_line(copy: Copy, tmp_path: Path, cwd: Pat
 @pytest.mark.parametrize(
     ("name", "line"), [("onnx", "pip install onnxruntime"), ("tflite", "pip install ai-edge-litert")]
 )
-def test_a_missing_runtime_gives_the_pip_line(
-    copy: Copy, tmp_path: Path, cwd: Path, name: str, line: str
-) -> None:
+def test_a_missing_runtime_gives_the_pip_line(copy: Copy, tmp_path: Path, cwd: Path, name: str, line: str) -> None:
     site = bundles.board_site("numpy\npillow\n", tmp_path / "site")
     picture(cwd / "scan.png", 32, 32)
     done = bundles.on_board(copy(name), site, "predict.py", "scan.png", cwd=cwd)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from board import bundles
@@ -100,6 +100,25 @@ def test_a_damaged_model_is_refused_on_one_line(copy: Copy, name: str) -> None:
         assert "\n" not in caught.value.message
     model.unlink()
     with pytest.raises(runner.BundleError, match="is missing"):
+        runner.open_session(folder, manifest)
+
+
+@pytest.mark.parametrize("name", ["onnx", "tflite"])
+def test_a_model_that_is_not_the_manifests_is_refused(copy: Copy, name: str) -> None:
+    folder = copy(name)
+    manifest = runner.load_manifest(folder)
+    for key, value in (("layout", "NHWC"), ("name", "other")):
+        changed = json.loads(json.dumps(manifest))
+        changed["inputs"][0][key] = value
+        if (name, key) == ("tflite", "name"):
+            # Converters rename tensors; the only one is taken.
+            assert runner.check_golden(folder, changed, runner.open_session(folder, changed))["ok"]
+            continue
+        with pytest.raises(runner.BundleError, match="the manifest says") as caught:
+            runner.open_session(folder, changed)
+        assert caught.value.exit_code == 5
+    manifest["preprocess"]["size"] = [32, 32]
+    with pytest.raises(runner.BundleError, match="the manifest says"):
         runner.open_session(folder, manifest)
 
 
@@ -212,13 +231,79 @@ def test_pickled_golden_is_never_loaded(copy: Copy) -> None:
         (b"\xff\xfe", "is not JSON"),
         (b"[]", "has schema 'list'"),
         (b'{"schema": "edgemamba.bundle/2"}', "has schema 'edgemamba.bundle/2'"),
-        (b'{"schema": "edgemamba.bundle/1"}', "lacks format"),
+        (b'{"schema": "edgemamba.bundle/1"}', "lacks 'name'"),
     ],
 )
 def test_a_manifest_that_is_none(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(runner.BundleError, match=words):
         runner.load_manifest(tmp_path)
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value in a JSON document."""
+    found = [path] if path else []
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        found += _places(inner, (*path, key))
+    return found
+
+
+JUNK = st.sampled_from([None, True, 0, -1, 1e308, "", "../x", [], {}, [1, 2], "9" * 50, 2**70])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_manifest_ends_in_an_answer_or_an_error_for_people(
+    originals: dict[str, Path], tmp_path: Path, data: st.DataObject
+) -> None:
+    document = json.loads((originals["onnx"] / "manifest.json").read_text())
+    path = data.draw(st.sampled_from(_places(document)), label="place")
+    inner = document
+    for key in path[:-1]:
+        inner = inner[key]
+    if data.draw(st.booleans(), label="remove"):
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = data.draw(JUNK, label="value")
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    try:
+        manifest = runner.load_manifest(tmp_path)
+    except runner.BundleError as error:
+        assert "\n" not in error.message
+        return
+    for step in (
+        lambda: runner.check_files(originals["onnx"], manifest),
+        lambda: runner.check_golden(originals["onnx"], manifest, runner.open_session(originals["onnx"], manifest)),
+    ):
+        try:
+            step()
+        except runner.BundleError as error:
+            assert "\n" not in error.message
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_golden_file_ends_in_arrays_or_an_error_for_people(
+    originals: dict[str, Path], tmp_path: Path, data: st.DataObject
+) -> None:
+    manifest = runner.load_manifest(originals["onnx"])
+    content = bytearray((originals["onnx"] / "golden.npz").read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (tmp_path / "golden.npz").write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    try:
+        runner.load_golden(tmp_path, manifest)
+    except runner.BundleError as error:
+        assert "\n" not in error.message
+
+
+def test_a_golden_bomb_is_not_unpacked(copy: Copy) -> None:
+    folder = copy("onnx")
+    np.savez_compressed(folder / "golden.npz", images=np.zeros((300, 1024, 1024), np.uint8))
+    assert (folder / "golden.npz").stat().st_size < 1_000_000
+    with pytest.raises(runner.BundleError, match="at most 268435456 are read"):
+        runner.load_golden(folder, runner.load_manifest(folder))
 
 
 def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:

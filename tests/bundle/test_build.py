@@ -112,9 +112,7 @@ def test_sha256sum_agrees(onnx: bundles.Exported, tmp_path: Path) -> None:
     assert all(line.endswith(": OK") for line in lines)
 
 
-def test_built_twice_it_is_the_same(
-    onnx: bundles.Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_built_twice_it_is_the_same(onnx: bundles.Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     for name in ("first", "second"):
         bundles.build(tmp_path / name, onnx, "jetson")
@@ -132,7 +130,15 @@ def test_nothing_private_is_shipped(onnx: bundles.Exported, tmp_path: Path) -> N
     assert manifest.data.fingerprint == bundles.DATA.fingerprint
     for path in (tmp_path / "out").iterdir():
         for private in ("/somewhere/private", str(tmp_path), str(Path.home() / ".cache")):
-            assert path.name == "model.onnx" or private.encode() not in path.read_bytes()
+            assert private.encode() not in path.read_bytes()
+
+
+def test_a_graph_with_stack_traces_is_refused(tmp_path: Path) -> None:
+    exported = bundles.export_onnx(tmp_path, traces=True)
+    assert str(Path(bundles.__file__).parent).encode() in exported.path.read_bytes()
+    with pytest.raises(VerificationError, match=r"model\.onnx would tell the local path"):
+        bundles.build(tmp_path / "out", exported, "cpu")
+    assert not (tmp_path / "out").exists()
 
 
 def test_golden_pictures_are_phantoms_with_lesions() -> None:
