@@ -223,8 +223,7 @@ def _told(result: Result) -> str:
     """Result and time of a step on one line."""
     facts = result.facts
     words = []
-    if "nodes" in facts:
-        words.append(f"{facts['nodes']:,} nodes")
+    words += [f"{facts[unit]:,} {unit}" for unit in ("nodes", "operators") if isinstance(facts.get(unit), int)]
     if "files" in facts:
         words.append(f"{facts['out']}: {facts['files']} files")
     if "bytes" in facts:

@@ -154,11 +154,11 @@ def plan(source: Source, target: Target, precision: Precision, options: Options)
 
 def _require(format: Format, precision: Precision, options: Options) -> None:
     require("torch", "train")
-    for module in ("onnx", "onnxruntime") if format == "onnx" else ("litert_torch", "ai_edge_litert"):
+    for module in ("onnx", "onnxruntime") if format == "onnx" else ("ai_edge_litert",):
         require(module, format)
     if precision == "int8" and format == "onnx" and options.quantizer == "nncf":
         require("nncf", "quant")
-    if precision != "fp32" and format == "tflite":
+    if precision == "int8" and format == "tflite":
         require("ai_edge_quantizer", "tflite")
 
 
@@ -172,7 +172,7 @@ def _new_out(source: Source, target: Target, precision: Precision, format: Forma
 _NAMES = {"onnx": "ONNX", "tflite": "TFLite"}
 _TOOLS: dict[Format, tuple[str, ...]] = {
     "onnx": ("torch", "onnx", "onnxruntime"),
-    "tflite": ("torch", "litert-torch", "ai-edge-litert", "ai-edge-quantizer"),
+    "tflite": ("torch", "ai-edge-litert", "ai-edge-quantizer"),
 }
 
 
@@ -188,7 +188,8 @@ def _steps(source: Source, target: Target, precision: Precision, format: Format,
         _verify(shape, "fp32", options, tools),
     ]
     if precision == "fp16":
-        steps.append(Step("quantize", "convert to fp16, scan and norms fp32", "fp16", {"format": format}, tools))
+        what = "compute in fp16, scan and norms in fp32" if format == "onnx" else "store weights as fp16"
+        steps.append(Step("quantize", what, "fp16", {"format": format}, tools))
     if precision == "int8":
         tool = options.quantizer if format == "onnx" else "ai-edge-quantizer"
         calibration = {

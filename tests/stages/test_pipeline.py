@@ -70,7 +70,7 @@ def test_fp32_makes_a_bundle_that_checks(source: Source, tmp_path: Path) -> None
     assert str(tmp_path) not in (out / "manifest.json").read_text()
 
 
-@pytest.mark.parametrize(("precision", "step"), [("fp16", "convert to fp16"), ("int8", "quantize to int8 by ort")])
+@pytest.mark.parametrize(("precision", "step"), [("fp16", "compute in fp16"), ("int8", "quantize to int8 by ort")])
 def test_lower_precision_is_verified_before_and_after(
     precision: str, step: str, source: Source, tmp_path: Path
 ) -> None:
@@ -85,6 +85,16 @@ def test_lower_precision_is_verified_before_and_after(
     if precision == "int8":
         calibration = manifest.quantization["calibration"]
         assert calibration["images"] == 16 and len(calibration["sha256"]) == 64
+
+
+def test_tflite_takes_the_same_way(source: Source, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    shown = export(source, "raspberry-pi", "int8", out)
+    manifest = bundle.check(out)
+    assert (manifest.target, manifest.format, manifest.runtime) == ("raspberry-pi-5", "tflite", "litert")
+    assert "quantize to int8 by ai-edge-quantizer" in shown[4]
+    assert manifest.quantization is not None and manifest.quantization["calibration"]["images"] == 16
+    assert manifest.verification["mask_dice"] >= 0.98
 
 
 def test_targets_share_what_is_equal_and_a_hit_says_so(source: Source, tmp_path: Path) -> None:
