@@ -95,26 +95,9 @@ def build(
     """
     preprocess = Preprocess(size=size)
     pictures = golden.golden_images(size)
-    expected = golden.golden_bytes(pictures, probability, preprocess.scale, threshold)
-    runtime = target.runtime if artifact.format == target.format else _RUNTIMES[artifact.format][0]
-    inputs, outputs = signature(artifact, size)
     mean_tolerance, mask_agreement = golden.LIMITS[artifact.precision]
     manifest = Manifest(
-        edgemamba=__version__,
-        created=_now(),
-        name=f"{model_info.name}-{target.name}-{artifact.precision}",
-        model=model_info.name,
-        parameters=model_info.parameters,
-        task=model_info.task,
-        target=target.name,
-        device=target.device,
-        format=artifact.format,
-        precision=artifact.precision,
-        runtime=runtime,
-        onnxruntime_level=_level(artifact),
-        artifact=f"model.{artifact.format}",
-        inputs=[inputs],
-        outputs=[outputs],
+        **_identity(artifact, target, model_info, size),
         preprocess=preprocess,
         threshold=threshold,
         golden=Golden(
@@ -131,18 +114,47 @@ def build(
         metrics=metrics,
         files=[],
     )
+    expected = golden.golden_bytes(pictures, probability, preprocess.scale, threshold)
     with new_folder(out, force=force) as folder:
         shutil.copyfile(artifact.path, folder / manifest.artifact)
         write_bytes(folder / golden.FILE, expected)
-        _copy_scripts(folder, runtime)
-        write_text(folder / "requirements.txt", "\n".join(requirements(target, artifact.format)) + "\n")
-        write_text(folder / "README.md", readme.text(manifest, target))
-        write_text(folder / "MODEL_CARD.md", card.text(manifest, model_info))
-        manifest = manifest.model_copy(update={"files": _entries(folder)})
-        save_record(folder / MANIFEST, manifest)
-        write_text(folder / SUMS, sums_text(folder, manifest.files))
+        manifest = _complete(folder, manifest, target, model_info)
         _refuse_local_paths(folder)
         _self_check(folder)
+    return manifest
+
+
+def _identity(artifact: Exported, target: Target, model_info: ModelInfo, size: tuple[int, int]) -> dict[str, Any]:
+    """What the artifact is, for which board, and how it is called: the manifest's first fields."""
+    inputs, outputs = signature(artifact, size)
+    return {
+        "edgemamba": __version__,
+        "created": _now(),
+        "name": f"{model_info.name}-{target.name}-{artifact.precision}",
+        "model": model_info.name,
+        "parameters": model_info.parameters,
+        "task": model_info.task,
+        "target": target.name,
+        "device": target.device,
+        "format": artifact.format,
+        "precision": artifact.precision,
+        "runtime": target.runtime if artifact.format == target.format else _RUNTIMES[artifact.format][0],
+        "onnxruntime_level": _level(artifact),
+        "artifact": f"model.{artifact.format}",
+        "inputs": [inputs],
+        "outputs": [outputs],
+    }
+
+
+def _complete(folder: Path, manifest: Manifest, target: Target, model_info: ModelInfo) -> Manifest:
+    """Add everything but the artifact and its golden file; the manifest comes last and lists the rest."""
+    _copy_scripts(folder, manifest.runtime)
+    write_text(folder / "requirements.txt", "\n".join(requirements(target, manifest.format)) + "\n")
+    write_text(folder / "README.md", readme.text(manifest, target))
+    write_text(folder / "MODEL_CARD.md", card.text(manifest, model_info))
+    manifest = manifest.model_copy(update={"files": _entries(folder)})
+    save_record(folder / MANIFEST, manifest)
+    write_text(folder / SUMS, sums_text(folder, manifest.files))
     return manifest
 
 
@@ -207,7 +219,7 @@ def _level(artifact: Exported) -> Literal["extended", "all"]:
     return "all" if convolutions >= 0.2 * len(kinds) else "extended"
 
 
-def _copy_scripts(folder: Path, runtime: Runtime) -> None:
+def _copy_scripts(folder: Path, runtime: str) -> None:
     board = Path(runner.__file__).parent
     for name in (*SCRIPTS, *(TENSORRT_SCRIPTS if runtime == "tensorrt" else ())):
         shutil.copyfile(board / name, folder / name)
