@@ -141,7 +141,7 @@ class Upsample2(FormModule):
         return x
 
 
-class AttentionBridge(nn.Module):
+class AttentionBridge(FormModule):
     """SC_Att_Bridge: spatial, then channel attention over all skips together.
 
     With a the spatial and b the channel attention, the published ``b (a t + t) + a t`` is ``t (a (1 + b) + b)``.
@@ -157,9 +157,17 @@ class AttentionBridge(nn.Module):
     def forward(self, skips: list[Tensor]) -> list[Tensor]:
         """Skips (B, c_j, H_j, W_j) -> attended skips of the same shapes."""
         spatial = [self.satt(skip) for skip in skips]
-        pooled = [(skip * (a + 1)).mean((2, 3)) for skip, a in zip(skips, spatial, strict=True)]
+        pooled = [self._pooled(skip, a) for skip, a in zip(skips, spatial, strict=True)]
         channel = self.catt(torch.cat(pooled, 1))
         return [t * torch.addcmul(b, a, b + 1) for t, a, b in zip(skips, spatial, channel, strict=True)]
+
+    def _pooled(self, skip: Tensor, spatial: Tensor) -> Tensor:
+        """Channel means of ``a t + t``, (B, c)."""
+        if self.form == "litert":
+            return (skip * (spatial + 1)).mean((2, 3))
+        batch, channels, height, width = (int(n) for n in skip.shape)
+        weights = ((spatial + 1) / (height * width)).reshape(batch, height * width, 1)
+        return torch.matmul(skip.reshape(batch, channels, height * width), weights).reshape(batch, channels)
 
 
 class _SpatialAttention(FormModule):
@@ -191,12 +199,20 @@ class _SpatialAttention(FormModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        planes = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+        planes = torch.cat([self._mean(x), x.amax(1, keepdim=True)], 1)
         if self.form not in EXPORT_FORMS:
             return torch.sigmoid(self.shared_conv2d(planes))
         rows = F.conv2d(planes, self._rows, padding=(0, 9), dilation=(1, 3))
         bias = self._convolution().bias
         return torch.sigmoid(F.conv2d(rows, self._column, bias, padding=(9, 0), dilation=(3, 1)))
+
+    def _mean(self, x: Tensor) -> Tensor:
+        """Mean over channels, (B, 1, H, W); ONNX Runtime is slow at reducing an outer axis, not at products."""
+        if self.form != "onnx":
+            return x.mean(1, keepdim=True)
+        batch, channels, height, width = (int(n) for n in x.shape)
+        weights = torch.full((1, channels), 1 / channels, dtype=x.dtype)
+        return torch.matmul(weights, x.reshape(batch, channels, height * width)).reshape(batch, 1, height, width)
 
 
 class _ChannelAttention(nn.Module):

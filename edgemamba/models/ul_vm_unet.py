@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from edgemamba.models.base import SegmentationModel
 from edgemamba.models.blocks import AttentionBridge, Conv3x3, GroupNorm4, LayerNorm, Upsample2
 from edgemamba.models.pyramid import PyramidPooling
-from edgemamba.ssm import FormModule, Mamba
+from edgemamba.ssm import Mamba
 
 
 class ULVMUNet(SegmentationModel):
@@ -77,7 +77,7 @@ class ULVMUNet(SegmentationModel):
         return self.up2(self.final(x)), maps
 
 
-class PVMLayer(FormModule):
+class PVMLayer(nn.Module):
     """LayerNorm, one Mamba over ``branches`` channel chunks at once, the same LayerNorm, projection.
 
     (B, cin, H, W) -> (B, cout, H, W). Tokens are pixels, row by row.
@@ -102,24 +102,18 @@ class PVMLayer(FormModule):
         length, groups = height * width, batch * self.branches
         chunk = self.mamba.chunk(length, groups)
         chunks = -(-length // chunk)
-        x = x.reshape(batch * cin, length)
+        tokens = self.norm(x.reshape(batch, cin, length).permute(2, 0, 1))
         if chunks * chunk != length:
-            x = F.pad(x, (0, chunks * chunk - length))
-        # Scan order (Q, K, B, cin): one transposition each way for LiteRT, two of matrices for ONNX Runtime.
-        x = x.reshape(batch * cin, chunks, chunk)
-        if self.form == "litert":
-            x = x.reshape(batch, cin, chunks, chunk).permute(3, 2, 0, 1)
-        else:
-            x = x.transpose(1, 2).reshape(batch * cin, -1).t().reshape(chunk, chunks, batch, cin)
-        tokens = self.norm(x)
+            tokens = F.pad(tokens, (0, 0, 0, 0, 0, chunks * chunk - length))
+        # Scan order (Q, K, B, cin). The norms stand between the transpositions: two cheap ones each way, of a
+        # matrix and of whole rows, which a runtime would otherwise merge into a slow one.
+        tokens = tokens.reshape(chunks, chunk, batch, cin).transpose(0, 1).reshape(chunk, chunks, batch, cin)
         mixed = self.mamba(tokens.reshape(chunk, chunks, groups, cin // self.branches))
         mixed = mixed.reshape(chunk, chunks, batch, cin) + self.skip_scale * tokens
-        y = self.proj(self.norm(mixed))
-        if self.form == "litert":
-            y = y.transpose(0, 1).contiguous().permute(2, 3, 0, 1)
-        else:
-            y = y.reshape(chunk * chunks, -1).t().reshape(-1, chunk, chunks).transpose(1, 2)
-        return y.reshape(batch, -1, chunks * chunk)[..., :length].reshape(batch, -1, height, width)
+        mixed = mixed.transpose(0, 1).reshape(chunks * chunk, batch, cin)
+        if chunks * chunk != length:
+            mixed = mixed[:length]
+        return self.proj(self.norm(mixed)).permute(1, 2, 0).reshape(batch, -1, height, width)
 
 
 def _stage(cin: int, cout: int, branches: int, *, convolution: bool, pyramid: bool) -> nn.Sequential:
