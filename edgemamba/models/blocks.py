@@ -166,7 +166,7 @@ class AttentionBridge(FormModule):
         if self.form == "litert":
             return (skip * (spatial + 1)).mean((2, 3))
         batch, channels, height, width = (int(n) for n in skip.shape)
-        weights = ((spatial + 1) / (height * width)).reshape(batch, height * width, 1)
+        weights = ((spatial + 1) * (1 / (height * width))).reshape(batch, height * width, 1)
         return torch.matmul(skip.reshape(batch, channels, height * width), weights).reshape(batch, channels)
 
 
