@@ -1,6 +1,7 @@
 """Read and tidy a .tflite file: what is in it, what may not be in it, and how little of it a board needs.
 
-A file is worked on in the object form of ``ai_edge_litert`` (``ModelT``), which this module reads, checks, and writes.
+A file is worked on in the object form of ``ai_edge_litert`` (``ModelT``), which this module reads, checks,
+and writes.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def check_builtin(model: Any) -> None:
     """Refuse what a board's runtime may lack.
 
     Raises:
-        Unsupported: an operator that is not a TFLite builtin, more than one subgraph, or a shape that is not static.
+        Unsupported: an operator that is not a TFLite builtin, more than one subgraph, or a shape that is not
+        static.
     """
     if len(model.subgraphs) != 1:
         raise Unsupported(
@@ -170,8 +172,9 @@ def facts(model: Any, size_bytes: int) -> dict[str, Any]:
     """What the manifest records about a graph.
 
     Returns:
-        operators (number), operator_counts (name: number), tensors, bytes, weight_bytes (constants of more than 16
-        elements that are not int32 shapes), quantized_operators (name: number, those that compute in int8).
+        operators (number), operator_counts (name: number), tensors, bytes, weight_bytes (constants of more
+        than 16 elements that are not int32 shapes), quantized_operators (name: number, those that compute in
+        int8).
     """
     graph = model.subgraphs[0]
     counts = Counter(operator_name(model, operator) for operator in graph.operators)
@@ -199,7 +202,8 @@ def delegation(path: Path) -> dict[str, Any]:
     """How LiteRT splits the graph between XNNPACK and its own kernels on this host.
 
     Returns:
-        partitions (pieces that XNNPACK takes) and left_out (operator: number that stay on the builtin kernels).
+        partitions (pieces that XNNPACK takes) and left_out (operator: number that stay on the builtin
+        kernels).
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -209,10 +213,7 @@ def delegation(path: Path) -> dict[str, Any]:
     pieces = [details for details in operators if details["op_name"] == "DELEGATE"]
     inside = {int(index) for piece in pieces for index in piece["outputs"]}
     makers = {
-        int(index): details
-        for details in operators
-        for index in details["outputs"]
-        if details["op_name"] != "DELEGATE"
+        int(index): details for details in operators for index in details["outputs"] if details["op_name"] != "DELEGATE"
     }
     asked = [int(index) for piece in pieces for index in piece["inputs"]]
     asked += [int(details["index"]) for details in interpreter.get_output_details()]

@@ -1,8 +1,8 @@
 """Tensors that know how they are stored: a permutation costs nothing until an operator needs another order.
 
-PyTorch convolves images as (B, C, H, W), TFLite as (B, H, W, C). A value of the torch graph is kept as a TFLite tensor
-plus the order of its axes; permutations change only the order, reshapes keep it wherever they can, and a TRANSPOSE is
-written only where an operator asks for an order that is not there.
+PyTorch convolves images as (B, C, H, W), TFLite as (B, H, W, C). A value of the torch graph is kept as a
+TFLite tensor plus the order of its axes; permutations change only the order, reshapes keep it wherever they
+can, and a TRANSPOSE is written only where an operator asks for an order that is not there.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def permute(x: Laid, axes: Sequence[int]) -> Laid:
 
 
 def reshape(writer: GraphWriter, x: Laid, shape: Sequence[int]) -> Laid:
-    """torch.reshape, in the stored order if every group of axes that is split or joined lies together in it."""
+    """torch.reshape, in the stored order if every group of axes that is split or joined lies together in
+    it."""
     shape = tuple(shape)
     if shape == x.shape:
         return x
@@ -97,7 +98,8 @@ def _long(order: Sequence[int], shape: Sequence[int]) -> list[int]:
 
 
 def _order_after(x: Laid, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Stored order of ``x`` reshaped to ``shape`` without moving elements, or None if they would have to move."""
+    """Stored order of ``x`` reshaped to ``shape`` without moving elements, or None if they would have to
+    move."""
     old = x.shape
     stored = _long(x.order, old)
     order: list[int] = []
@@ -117,7 +119,8 @@ def _order_after(x: Laid, shape: tuple[int, ...]) -> tuple[int, ...] | None:
 
 
 def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Smallest runs of axes, those of length 1 left out, whose sizes multiply to the same number in old and new."""
+    """Smallest runs of axes, those of length 1 left out, whose sizes multiply to the same number in old and
+    new."""
     before = [axis for axis, size in enumerate(old) if size != 1]
     after = [axis for axis, size in enumerate(new) if size != 1]
     groups: list[tuple[list[int], list[int]]] = []
@@ -135,8 +138,8 @@ def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], lis
 def elementwise(writer: GraphWriter, name: str, a: Value, b: Value) -> Value:
     """MUL, ADD or SUB of stored tensors, broadcast.
 
-    A vector of few channels against an image would be applied pixel by pixel; pixels are put together until a row is
-    long enough for the vector unit, and the vector is repeated.
+    A vector of few channels against an image would be applied pixel by pixel; pixels are put together until a
+    row is long enough for the vector unit, and the vector is repeated.
     """
     emit = {"MUL": writer.mul, "ADD": writer.add, "SUB": writer.sub}[name]
     image, vector = (a, b) if math.prod(a.shape) >= math.prod(b.shape) else (b, a)

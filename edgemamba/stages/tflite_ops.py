@@ -1,12 +1,12 @@
-"""How each torch operator becomes TFLite operators. A new layer that needs another one adds a function here.
+"""How each torch operator becomes TFLite operators: shapes, elementwise, reductions, products, the scan.
 
-A lowering is a function of the ``Lowering`` in progress, the graph node and the node's arguments, in which tensors of
-the graph are ``Laid`` and everything computed from weights alone is a ``torch.Tensor``.
+A lowering is a function of the ``Lowering`` in progress, the graph node and the node's arguments, in which
+tensors of the graph are ``Laid`` and everything computed from weights alone is a ``torch.Tensor``. A new
+layer that needs another operator adds a function here, or in ``tflite_image_ops``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from edgemamba.stages.to_tflite import Lowering
 
 aten = torch.ops.aten
-NHWC = (0, 2, 3, 1)
 F = TypeVar("F", bound=Callable[..., Any])
 LOWERINGS: dict[Any, Callable[..., Any]] = {}
 
@@ -38,9 +37,6 @@ def lowers(*targets: Any) -> Callable[[F], F]:
         return function
 
     return register
-
-
-# --- no operator at all -----------------------------------------------------------------------------------------
 
 
 @lowers(
@@ -69,9 +65,6 @@ def _transpose(_: Lowering, __: Node, x: Laid, first: int, second: int) -> Laid:
     axes = list(range(len(x.order)))
     axes[first], axes[second] = axes[second], axes[first]
     return layout.permute(x, axes)
-
-
-# --- shape ------------------------------------------------------------------------------------------------------
 
 
 @lowers(
@@ -147,14 +140,12 @@ def _pad(lowering: Lowering, _: Node, x: Laid, pads: Sequence[int], *mode: Any) 
     return Laid(lowering.writer.pad(value, paddings), x.order)
 
 
-# --- elementwise ------------------------------------------------------------------------------------------------
-
-_BINARY = {
+_BINARY: dict[str, tuple[Any, ...]] = {
     "MUL": (aten.mul.Tensor, aten.mul_.Tensor),
     "ADD": (aten.add.Tensor, aten.add_.Tensor),
     "SUB": (aten.sub.Tensor, aten.sub_.Tensor),
 }
-_UNARY = {
+_UNARY: dict[str, tuple[Any, ...]] = {
     "EXP": (aten.exp.default,),
     "LOG": (aten.log.default,),
     "ABS": (aten.abs.default,),
@@ -202,9 +193,6 @@ def _gelu(lowering: Lowering, _: Node, x: Laid, *, approximate: str = "none") ->
     return Laid(lowering.writer.unary("GELU", x.value), x.order)
 
 
-# --- reductions and products ------------------------------------------------------------------------------------
-
-
 def _reduction(name: str) -> Callable[..., Laid]:
     def lower(lowering: Lowering, _: Node, x: Laid, axes: Sequence[int] | int, keep: bool = False) -> Laid:
         axes = [axes] if isinstance(axes, int) else list(axes)
@@ -247,9 +235,7 @@ def _matmul(lowering: Lowering, node: Node, a: Laid | Tensor, b: Laid | Tensor) 
 
 def _fully_connected(lowering: Lowering, node: Node, x: Value, weight: Tensor, bias: Tensor | None) -> Value:
     if not isinstance(weight, Tensor):
-        raise Unsupported(
-            "a linear layer whose weights are computed has no TFLite lowering", hint="use torch.matmul"
-        )
+        raise Unsupported("a linear layer whose weights are computed has no TFLite lowering", hint="use torch.matmul")
     operands = [x, lowering.writer.constant(weight.numpy())]
     if bias is not None:
         operands.append(lowering.writer.constant(bias.numpy()))
@@ -264,216 +250,17 @@ def _fully_connected(lowering: Lowering, node: Node, x: Value, weight: Tensor, b
     return value
 
 
-# --- images -----------------------------------------------------------------------------------------------------
-
-
-@lowers(aten.conv2d.default)
-def _conv2d(
-    lowering: Lowering,
-    node: Node,
-    x: Laid,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Sequence[int] = (1, 1),
-    padding: Sequence[int] = (0, 0),
-    dilation: Sequence[int] = (1, 1),
-    groups: int = 1,
-) -> Laid:
-    weight, bias, activation, covered = lowering.follow(node, weight, bias, output_axis=0)
-    x = layout.arrange(lowering.writer, x, NHWC)
-    strides, pads, dilations = ([*v, *v][:2] for v in (stride, padding, dilation))
-    value, scheme, size = _padded(lowering, x.value, tuple(weight.shape[2:]), strides, pads, dilations)
-    fields = {
-        "padding": scheme,
-        "strideH": strides[0],
-        "strideW": strides[1],
-        "dilationHFactor": dilations[0],
-        "dilationWFactor": dilations[1],
-        "fusedActivationFunction": activation,
-    }
-    depthwise = groups > 1
-    if depthwise and (groups != x.shape[1] or weight.shape[1] != 1):
-        raise Unsupported(
-            f"a convolution in {groups} groups has no TFLite lowering",
-            hint="use one group, or one per channel",
-        )
-    if depthwise:
-        fields["depthMultiplier"] = weight.shape[0] // groups
-    kernel = weight.permute(1, 2, 3, 0) if depthwise else weight.permute(0, 2, 3, 1)
-    offsets = torch.zeros(weight.shape[0]) if bias is None else bias
-    kind = ("DEPTHWISE_CONV_2D", "DepthwiseConv2DOptions") if depthwise else ("CONV_2D", "Conv2DOptions")
-    operands = [value, lowering.writer.constant(kernel.numpy()), lowering.writer.constant(offsets.numpy())]
-    out = lowering.writer.operator(
-        kind[0], operands, [value.shape[0], *size, weight.shape[0]], kind[1], **fields
-    )
-    lowering.name(out, node)
-    return lowering.done(covered, Laid(out, NHWC))
-
-
-def _padded(
-    lowering: Lowering,
-    x: Value,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    pads: Sequence[int],
-    dilation: Sequence[int],
-) -> tuple[Value, int, list[int]]:
-    """Input, TFLite padding scheme and output size: SAME where it pads as torch does, else VALID after a PAD."""
-    padding = lowering.writer.schema.Padding
-    size, same = [], True
-    for n, k, s, p, d in zip(x.shape[1:3], kernel, stride, pads, dilation, strict=True):
-        reach = (k - 1) * d + 1
-        size.append((n + 2 * p - reach) // s + 1)
-        total = max(0, (math.ceil(n / s) - 1) * s + reach - n)
-        same = same and size[-1] == math.ceil(n / s) and total == 2 * p
-    if same:
-        return x, padding.SAME, size
-    padded = lowering.writer.pad(x, [(0, 0), (pads[0], pads[0]), (pads[1], pads[1]), (0, 0)])
-    return padded, padding.VALID, size
-
-
-@lowers(aten.conv1d.default)
-def _conv1d(
-    lowering: Lowering,
-    node: Node,
-    x: Laid,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Sequence[int] = (1,),
-    padding: Sequence[int] = (0,),
-    dilation: Sequence[int] = (1,),
-    groups: int = 1,
-) -> Laid:
-    batch, channels, length = x.shape
-    image = layout.reshape(lowering.writer, x, (batch, channels, 1, length))
-    wide = [(1, stride[0]), (0, padding[0]), (1, dilation[0])]
-    y = _conv2d(lowering, node, image, weight[:, :, None], bias, *wide, groups)
-    return layout.reshape(lowering.writer, y, lowering.shape(node))
-
-
-@lowers(aten.conv_transpose2d.input)
-def _conv_transpose2d(
-    lowering: Lowering,
-    node: Node,
-    x: Laid,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Sequence[int] = (1, 1),
-    padding: Sequence[int] = (0, 0),
-    output_padding: Sequence[int] = (0, 0),
-    groups: int = 1,
-    dilation: Sequence[int] = (1, 1),
-) -> Laid:
-    if any(padding) or any(output_padding) or groups != 1 or any(d != 1 for d in dilation):
-        raise Unsupported(
-            "a transposed convolution with padding, groups or dilation has no TFLite lowering",
-            hint="use kernel 2, stride 2 and no padding",
-        )
-    x = layout.arrange(lowering.writer, x, NHWC)
-    size = [x.value.shape[0], *lowering.shape(node)[2:], weight.shape[1]]
-    offsets = torch.zeros(weight.shape[1]) if bias is None else bias
-    operands = [
-        lowering.writer.integers(size),
-        lowering.writer.constant(weight.permute(1, 2, 3, 0).numpy()),
-        x.value,
-        lowering.writer.constant(offsets.numpy()),
-    ]
-    scheme = lowering.writer.schema.Padding.VALID
-    value = lowering.writer.operator(
-        "TRANSPOSE_CONV",
-        operands,
-        size,
-        "TransposeConvOptions",
-        padding=scheme,
-        strideH=stride[0],
-        strideW=stride[-1],
-    )
-    lowering.name(value, node)
-    return Laid(value, NHWC)
-
-
-@lowers(aten.batch_norm.default)
-def _batch_norm(
-    lowering: Lowering,
-    _: Node,
-    x: Laid,
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    __: bool,
-    ___: float,
-    eps: float,
-    *____: Any,
-) -> Laid:
-    """After anything but a convolution, which takes it into its weights (``Lowering.follow``)."""
-    scale = weight / torch.sqrt(variance + eps)
-    shape = (-1, *[1] * (len(x.order) - 2))
-    scaled = lowering.binary("MUL", x, scale.reshape(shape))
-    return lowering.binary("ADD", scaled, (bias - mean * scale).reshape(shape))
-
-
-@lowers(aten.max_pool2d.default)
-def _max_pool2d(
-    lowering: Lowering,
-    node: Node,
-    x: Laid,
-    kernel: Sequence[int],
-    stride: Sequence[int] = (),
-    padding: Sequence[int] = (0,),
-    dilation: Sequence[int] = (1,),
-    ceil_mode: bool = False,
-) -> Laid:
-    if any(padding) or any(d != 1 for d in dilation) or ceil_mode:
-        raise Unsupported("a padded or dilated pooling has no TFLite lowering", hint="pool without padding")
-    x = layout.arrange(lowering.writer, x, NHWC)
-    shape = lowering.shape(node)
-    strides = [*(stride or kernel)]
-    value = lowering.writer.operator(
-        "MAX_POOL_2D",
-        [x.value],
-        [shape[axis] for axis in NHWC],
-        "Pool2DOptions",
-        padding=lowering.writer.schema.Padding.VALID,
-        strideH=strides[0],
-        strideW=strides[-1],
-        filterHeight=kernel[0],
-        filterWidth=kernel[-1],
-    )
-    return Laid(value, NHWC)
-
-
-@lowers(aten.upsample_bilinear2d.vec)
-def _upsample_bilinear2d(
-    lowering: Lowering, node: Node, x: Laid, _: Any, align_corners: bool, *__: Any
-) -> Laid:
-    x = layout.arrange(lowering.writer, x, NHWC)
-    shape = lowering.shape(node)
-    value = lowering.writer.operator(
-        "RESIZE_BILINEAR",
-        [x.value, lowering.writer.integers(shape[2:])],
-        [shape[axis] for axis in NHWC],
-        "ResizeBilinearOptions",
-        alignCorners=align_corners,
-        halfPixelCenters=not align_corners,
-    )
-    return Laid(value, NHWC)
-
-
-# --- selective scan ---------------------------------------------------------------------------------------------
-
-
 @lowers(torch.ops.edgemamba.two_pass.default)
 def _two_pass(lowering: Lowering, _: Node, *arguments: Any) -> Laid:
     *tensors, groups = arguments
-    values = [lowering.stored(x, range(4)) for x in tensors]
-    return layout.plain(tflite_scan.two_pass(lowering.writer, *values, groups=groups))
+    dt, u, A, B, C = (lowering.stored(x, range(4)) for x in tensors)
+    return layout.plain(tflite_scan.two_pass(lowering.writer, dt, u, A, B, C, groups))
 
 
 @lowers(torch.ops.edgemamba.sequential.default)
 def _sequential(lowering: Lowering, _: Node, *tensors: Any) -> Laid:
-    values = [lowering.stored(x, range(4)) for x in tensors]
-    return layout.plain(tflite_scan.sequential(lowering.writer, *values))
+    dt, u, A, B, C = (lowering.stored(x, range(4)) for x in tensors)
+    return layout.plain(tflite_scan.sequential(lowering.writer, dt, u, A, B, C))
 
 
 assert edgemamba.ssm.scan_op  # its import registers the two operators above

@@ -1,7 +1,7 @@
 """The selective scan as TFLite operators, in the order in which they use the cache.
 
-Decays exp(dt A) are kept from the first pass for the second; the products dt x B are cheaper made again than kept.
-Every operator has at most four axes.
+Decays exp(dt A) are kept from the first pass for the second; the products dt x B are cheaper made again than
+kept. Every operator has at most four axes.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from edgemamba.stages.tflite_writer import GraphWriter, Value
 
 
 def two_pass(w: GraphWriter, dt: Value, u: Value, A: Value, B: Value, C: Value, groups: int) -> Value:
-    """``ssm.export_forms.two_pass``: dt, u (D, 1, Q, KG), A (D, N, 1, 1), B, C (1, N, Q, KG) -> (D, 1, Q, KG)."""
+    """``ssm.export_forms.two_pass``: dt, u (D, 1, Q, KG), A (D, N, 1, 1), B, C (1, N, Q, KG) -> (D, 1, Q,
+    KG)."""
     chunk = dt.shape[2]
-    dt_steps, u_steps, B_steps, C_steps = (
-        [w.slice(x, 2, q, q + 1) for q in range(chunk)] for x in (dt, u, B, C)
-    )
+    dt_steps, u_steps, B_steps, C_steps = ([w.slice(x, 2, q, q + 1) for q in range(chunk)] for x in (dt, u, B, C))
     decays = [w.unary("EXP", w.mul(dt_steps[0], A))]
     state = w.mul(u_steps[0], B_steps[0])
     for q in range(1, chunk):
@@ -33,7 +32,8 @@ def two_pass(w: GraphWriter, dt: Value, u: Value, A: Value, B: Value, C: Value, 
 
 
 def _carry(w: GraphWriter, end: Value, decay: Value, groups: int) -> Value:
-    """Start state of every chunk from the end states of chunks started at zero, by doubling on the last axis."""
+    """Start state of every chunk from the end states of chunks started at zero, by doubling on the last
+    axis."""
     positions = end.shape[3] - groups
     end, decay = w.slice(end, 3, 0, positions), w.slice(decay, 3, 0, positions)
     shift = groups
@@ -55,7 +55,8 @@ def _last(w: GraphWriter, x: Value, width: int) -> Value:
 
 
 def sequential(w: GraphWriter, dt: Value, u: Value, A: Value, B: Value, C: Value) -> Value:
-    """``ssm.export_forms.sequential``: dt, u (L, G, 1, D), A (1, 1, N, D), B, C (L, G, N, 1) -> (L, G, 1, D)."""
+    """``ssm.export_forms.sequential``: dt, u (L, G, 1, D), A (1, 1, N, D), B, C (L, G, N, 1) -> (L, G, 1,
+    D)."""
     state: Value | None = None
     outputs = []
     for t in range(dt.shape[0]):

@@ -1,4 +1,5 @@
-"""Write a .tflite graph operator by operator: float32, static shapes, builtin operators of version 1 to 5 only."""
+"""Write a .tflite graph operator by operator: float32, static shapes, builtin operators of version 1 to 5
+only."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Export stage: a network to one .tflite graph of builtin operators, written from its torch.export graph.
 
-torch.export gives a flat list of operators with static shapes. Each is lowered by its function in ``tflite_ops``;
-whatever depends on weights alone is computed by torch on the way. Nothing of the build machine gets into the file, and
-the same network gives the same bytes.
+torch.export gives a flat list of operators with static shapes. Each is lowered by its function in
+``tflite_ops``; whatever depends on weights alone is computed by torch on the way. Nothing of the build
+machine gets into the file, and the same network gives the same bytes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from edgemamba.models import Probability, SegmentationModel
 from edgemamba.ssm import use_form
 from edgemamba.stages import tflite_graph
 from edgemamba.stages import tflite_layout as layout
+from edgemamba.stages.tflite_image_ops import LOWERINGS
 from edgemamba.stages.tflite_layout import Laid
-from edgemamba.stages.tflite_ops import LOWERINGS
 from edgemamba.stages.tflite_writer import GraphWriter, Value
 
 INPUT = "image"
@@ -37,7 +37,8 @@ def to_tflite(model: SegmentationModel, size: tuple[int, int], path: Path) -> di
     Args:
         model: in evaluation mode, on the CPU.
         size: input height and width, pixels.
-        path: the .tflite to write; input ``image`` (1, 3, H, W), output ``probability`` (1, 1, H, W), both NCHW.
+        path: the .tflite to write; input ``image`` (1, 3, H, W), output ``probability`` (1, 1, H, W), both
+        NCHW.
 
     Returns:
         What ``tflite_graph.facts`` says, and how LiteRT splits the graph (``tflite_graph.delegation``).
@@ -83,13 +84,15 @@ class Lowering:
 
     def run(self) -> Any:
         """Lower every node and close the graph."""
-        weights = self._weights()
+        constants = self._constants()
         for node in self.exported.graph_module.graph.nodes:
             if node in self._results or node.target in _IGNORED:
                 continue
             if node.op == "placeholder":
-                if node.name in weights:
-                    self._origins[node], self._results[node] = weights[node.name]
+                if node.name in constants:
+                    self._results[node], origin = constants[node.name]
+                    if origin:
+                        self._origins[node] = origin
                 else:
                     source = self.writer.input(self.shape(node))
                     self._results[node] = layout.plain(source)
@@ -129,10 +132,13 @@ class Lowering:
         return Laid(layout.elementwise(self.writer, name, *values), order)
 
     def name(self, value: Value, node: Node) -> None:
-        """Name a product after the weights in it, so that a quantizer can be told which layers to take."""
+        """Name a product after the weights in it, so that a quantizer can be told which layers to take.
+
+        A product with a constant matrix that is no weight is named after its module and "matrix".
+        """
         known = [self._origins[arg] for arg in node.all_input_nodes if arg in self._origins]
         stack = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
-        name = known[0].removesuffix(".weight") if known else (stack or ["product"])[-1]
+        name = known[0].removesuffix(".weight") if known else ".".join([*stack[-1:], "matrix"])
         self.writer.name(value, name.removeprefix("model."))
 
     def follow(
@@ -141,7 +147,8 @@ class Lowering:
         """What comes right after a convolution and can be part of it: batch normalisation, then ReLU.
 
         Returns:
-            Weights and bias with the normalisation in them, the fused activation, and the nodes that this covers.
+            Weights and bias with the normalisation in them, the fused activation, and the nodes that this
+            covers.
         """
         covered, user = [node], _only_user(node)
         if user is not None and user.target is torch.ops.aten.batch_norm.default:
@@ -197,13 +204,14 @@ class Lowering:
             return {key: self._resolve(item) for key, item in argument.items()}
         return argument
 
-    def _weights(self) -> dict[str, tuple[str, Tensor]]:
-        """Placeholder: name in the state dict, and content."""
-        signature, found = self.exported.graph_signature, {}
-        for spec in signature.input_specs:
+    def _constants(self) -> dict[str, tuple[Tensor, str]]:
+        """Placeholder: content, and name in the state dict ("" for a constant that is not in it)."""
+        found = {}
+        for spec in self.exported.graph_signature.input_specs:
             if spec.target is not None:
                 state = self.exported.state_dict.get(spec.target, self.exported.constants.get(spec.target))
-                found[spec.arg.name] = (spec.target, state.detach())
+                lifted = spec.kind is torch.export.graph_signature.InputKind.CONSTANT_TENSOR
+                found[spec.arg.name] = (state.detach(), "" if lifted else spec.target)
         return found
 
 
