@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgemamba.stages.artifact import Artifact, open_artifact
-from edgemamba.stages.plan import QUANTIZERS
+from edgemamba.stages.plan import QUANTIZERS, THRESHOLD
 
 if TYPE_CHECKING:
     from edgemamba.stages.calibration import CalibrationSet, Floats, ImageSet
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def compare_quantizers(
-    fp32: Artifact, source: Source, calibration: CalibrationSet, images: ImageSet, *, threshold: float = 0.5
+    fp32: Artifact, source: Source, calibration: CalibrationSet, images: ImageSet, *, threshold: float = THRESHOLD
 ) -> dict[str, dict[str, Any]]:
     """Quantize a clean fp32 ONNX artifact with each quantizer and score the results.
 

@@ -11,14 +11,12 @@ from edgemamba.console import Console
 from edgemamba.records import StageRecord
 from edgemamba.stages.artifact import Artifact, expect, open_artifact
 from edgemamba.stages.cache import Cache, Result, cache_key, cache_root, open_cache
-from edgemamba.stages.plan import Options, Plan, Step, plan
+from edgemamba.stages.plan import THRESHOLD, Options, Plan, Step, plan
 
 if TYPE_CHECKING:
     from edgemamba.stages.calibration import CalibrationSet, Floats, ImageSet
 
 __all__ = ["Options", "Plan", "cached_steps", "plan", "run"]
-
-THRESHOLD = 0.5
 
 
 def run(plan: Plan, console: Console) -> Path:
@@ -133,8 +131,13 @@ class _Export:
         self.records.append(record)
 
     def notes(self) -> list[str]:
-        """What the user should know about the images."""
+        """What the user should know about the images and the result."""
         found = []
+        before = self.records[0].facts["bytes"]
+        if self.plan.precision != "fp32" and self._current.facts["bytes"] >= before:
+            found.append(
+                f"the {self.plan.precision} artifact has {self._current.facts['bytes']:,} bytes, fp32 has {before:,}"
+            )
         if self.images.origin.startswith("phantoms, because"):
             found.append(f"verified on {self.images.origin}")
         if self.plan.precision == "int8":

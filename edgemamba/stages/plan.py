@@ -16,6 +16,8 @@ QuantizerName = Literal["ort", "nncf"]
 QUANTIZERS: tuple[QuantizerName, ...] = ("ort", "nncf")
 # The better one by mask agreement with fp32 on the LGG test split (``int8_onnx.compare_quantizers``).
 DEFAULT_QUANTIZER: QuantizerName = "ort"
+# Probability from which a pixel belongs to the mask.
+THRESHOLD = 0.5
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,13 +18,13 @@ from edgemamba.board import runner
 from edgemamba.bundle.session import board_errors
 from edgemamba.errors import VerificationError
 from edgemamba.presets import Precision
+from edgemamba.stages.plan import THRESHOLD
 
 if TYPE_CHECKING:
     from edgemamba.stages.artifact import Artifact
     from edgemamba.stages.calibration import Floats, ImageSet
     from edgemamba.stages.source import Source
 
-THRESHOLD = 0.5
 INPUT = "image"
 OUTPUT = "probability"
 _BATCH = 8

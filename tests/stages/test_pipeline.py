@@ -15,9 +15,10 @@ from edgemamba.board import runner
 from edgemamba.console import Console
 from edgemamba.errors import InputError, Unsupported, UsageError, VerificationError
 from edgemamba.presets import find_target
-from edgemamba.stages import verify
+from edgemamba.stages import fp16, verify
 from edgemamba.stages.artifact import Artifact, expect, open_artifact
 from edgemamba.stages.cache import cache_root
+from edgemamba.stages.fp16 import write_fp16
 from edgemamba.stages.pipeline import Options, Plan, cached_steps, plan, run
 from edgemamba.stages.source import Source, open_source
 
@@ -185,6 +186,17 @@ def test_few_calibration_images_are_said(source: Source, tmp_path: Path) -> None
     console = Lines()
     run(make(source, "cpu", "int8", tmp_path / "bundle", calibration=8), console)
     assert console.warned == ["calibrated on 8 images; 16 or more are better"]
+
+
+def test_artifact_that_did_not_shrink_is_said(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pad(path: Path, out: Path) -> dict[str, Any]:
+        facts = write_fp16(path, out)
+        return {**facts, "bytes": 10**7}
+
+    monkeypatch.setattr(fp16, "write_fp16", pad)
+    console = Lines()
+    run(make(source, "cpu", "fp16", tmp_path / "bundle"), console)
+    assert len(console.warned) == 1 and console.warned[0].startswith("the fp16 artifact has 10,000,000 bytes, fp32 has")
 
 
 @pytest.mark.parametrize(
