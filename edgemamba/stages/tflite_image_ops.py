@@ -40,10 +40,54 @@ def _conv2d(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> Laid:
-    weight, bias, activation, covered = lowering.follow(node, weight, bias, output_axis=0)
+    weight, bias, activation, covered = lowering.follow(node, weight, bias)
+    geometry = [([*v, *v][0], [*v, *v][1]) for v in (stride, padding, dilation)]
+    y = _convolve(lowering, x, weight, bias, geometry, groups, activation)
+    lowering.name(y.value, node)
+    return lowering.done(covered, y)
+
+
+@lowers(aten.conv1d.default)
+def _conv1d(
+    lowering: Lowering,
+    node: Node,
+    x: Laid,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1,),
+    padding: Sequence[int] = (0,),
+    dilation: Sequence[int] = (1,),
+    groups: int = 1,
+) -> Laid:
+    """As an image of one row."""
+    weight, bias, activation, covered = lowering.follow(node, weight, bias)
+    batch, channels, length = x.shape
+    image = layout.reshape(lowering.writer, x, (batch, channels, 1, length))
+    geometry = [(1, stride[0]), (0, padding[0]), (1, dilation[0])]
+    y = _convolve(lowering, image, weight[:, :, None], bias, geometry, groups, activation)
+    lowering.name(y.value, node)
+    return lowering.done(covered, layout.reshape(lowering.writer, y, lowering.shape(node)))
+
+
+def _convolve(
+    lowering: Lowering,
+    x: Laid,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: Sequence[tuple[int, int]],
+    groups: int,
+    activation: int,
+) -> Laid:
+    """CONV_2D or DEPTHWISE_CONV_2D; ``geometry`` is stride, padding and dilation, (height, width) each."""
+    outputs, inputs = int(weight.shape[0]), int(weight.shape[1])
+    if groups > 1 and (groups != x.shape[1] or inputs != 1):
+        raise Unsupported(
+            f"a convolution in {groups} groups has no TFLite lowering", hint="use one group, or one per channel"
+        )
     x = layout.arrange(lowering.writer, x, NHWC)
-    strides, pads, dilations = ([*v, *v][:2] for v in (stride, padding, dilation))
-    value, scheme, size = _padded(lowering, x.value, tuple(weight.shape[2:]), strides, pads, dilations)
+    strides, pads, dilations = geometry
+    kernel = (int(weight.shape[2]), int(weight.shape[3]))
+    value, scheme, size = _padded(lowering, x.value, kernel, strides, pads, dilations)
     fields = {
         "padding": scheme,
         "strideH": strides[0],
@@ -52,21 +96,14 @@ def _conv2d(
         "dilationWFactor": dilations[1],
         "fusedActivationFunction": activation,
     }
-    depthwise = groups > 1
-    if depthwise and (groups != x.shape[1] or weight.shape[1] != 1):
-        raise Unsupported(
-            f"a convolution in {groups} groups has no TFLite lowering",
-            hint="use one group, or one per channel",
-        )
-    if depthwise:
-        fields["depthMultiplier"] = weight.shape[0] // groups
-    kernel = weight.permute(1, 2, 3, 0) if depthwise else weight.permute(0, 2, 3, 1)
-    offsets = torch.zeros(weight.shape[0]) if bias is None else bias
-    kind = ("DEPTHWISE_CONV_2D", "DepthwiseConv2DOptions") if depthwise else ("CONV_2D", "Conv2DOptions")
-    operands = [value, lowering.writer.constant(kernel.numpy()), lowering.writer.constant(offsets.numpy())]
-    out = lowering.writer.operator(kind[0], operands, [value.shape[0], *size, weight.shape[0]], kind[1], **fields)
-    lowering.name(out, node)
-    return lowering.done(covered, Laid(out, NHWC))
+    writer, shape = lowering.writer, [value.shape[0], *size, outputs]
+    offsets = writer.constant((torch.zeros(outputs) if bias is None else bias).numpy())
+    if groups > 1:
+        fields["depthMultiplier"] = outputs // groups
+        operands = [value, writer.constant(weight.permute(1, 2, 3, 0).numpy()), offsets]
+        return Laid(writer.operator("DEPTHWISE_CONV_2D", operands, shape, "DepthwiseConv2DOptions", **fields), NHWC)
+    operands = [value, writer.constant(weight.permute(0, 2, 3, 1).numpy()), offsets]
+    return Laid(writer.operator("CONV_2D", operands, shape, "Conv2DOptions", **fields), NHWC)
 
 
 def _padded(
@@ -90,25 +127,6 @@ def _padded(
         return x, padding.SAME, size
     padded = lowering.writer.pad(x, [(0, 0), (pads[0], pads[0]), (pads[1], pads[1]), (0, 0)])
     return padded, padding.VALID, size
-
-
-@lowers(aten.conv1d.default)
-def _conv1d(
-    lowering: Lowering,
-    node: Node,
-    x: Laid,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Sequence[int] = (1,),
-    padding: Sequence[int] = (0,),
-    dilation: Sequence[int] = (1,),
-    groups: int = 1,
-) -> Laid:
-    batch, channels, length = x.shape
-    image = layout.reshape(lowering.writer, x, (batch, channels, 1, length))
-    strides, pads, dilations = (1, stride[0]), (0, padding[0]), (1, dilation[0])
-    y = _conv2d(lowering, node, image, weight[:, :, None], bias, strides, pads, dilations, groups)
-    return layout.reshape(lowering.writer, y, lowering.shape(node))
 
 
 @lowers(aten.conv_transpose2d.input)

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 _WEIGHTS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}
 # Operators that pass int8 on unchanged: between int8 layers they are int8, too.
 _PASSING = ("MAX_POOL_2D", "CONCATENATION")
-# Layers that stay float: the attention bridge, constant matrices of norms and pooling, and what leads to softplus.
-_FLOAT_LAYERS = re.compile(r"^scab\.|\.(_averages|matrix|dt_proj)(\.\d+)?$")
+# Constant matrices of norms and pooling, and what leads to softplus, stay float32 in fp16 and int8; the attention
+# bridge stays float in int8, too.
+_EXACT_LAYERS = re.compile(r"\.(_averages|matrix|dt_proj)(\.\d+)?$")
+_BRIDGE = "scab."
 _QUANTIZER_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
 
 
@@ -49,9 +51,10 @@ def fp16(path: Path, out: Path) -> dict[str, Any]:
     model = tflite_graph.read(path)
     graph = model.subgraphs[0]
     weights = {
-        operator.inputs[_WEIGHTS[name]]
+        operator.inputs[_WEIGHTS[kind]]
         for operator in graph.operators
-        if (name := tflite_graph.operator_name(model, operator)) in _WEIGHTS
+        if (kind := tflite_graph.operator_name(model, operator)) in _WEIGHTS
+        and not _EXACT_LAYERS.search(tflite_graph.tensor_name(graph.tensors[operator.outputs[0]]))
     }
     weights = {i for i in weights if tflite_graph.is_constant(model, i) and graph.tensors[i].type == FLOAT32}
     if not weights:
@@ -101,7 +104,7 @@ def int8_layers(model: Any) -> dict[int, tuple[str, str]]:
     for i, operator in enumerate(graph.operators):
         name = tflite_graph.tensor_name(graph.tensors[operator.outputs[0]])
         constant = kinds[i] in _WEIGHTS and tflite_graph.is_constant(model, operator.inputs[_WEIGHTS[kinds[i]]])
-        if constant and i != last and not _FLOAT_LAYERS.search(name):
+        if constant and i != last and not name.startswith(_BRIDGE) and not _EXACT_LAYERS.search(name):
             found[i] = (name, kinds[i])
     return {**found, **_between(model, kinds, set(found))}
 

@@ -58,10 +58,17 @@ def convert(module: nn.Module, shape: Sequence[int]) -> Any:
     """Object form of a .tflite graph of ``module`` for one input of ``shape``.
 
     Raises:
-        Unsupported: an operator has no lowering.
+        Unsupported: torch.export cannot follow the module, or an operator has no lowering.
     """
     with torch.no_grad():
-        exported = torch.export.export(module, (torch.zeros(*shape),), strict=False)
+        try:
+            exported = torch.export.export(module, (torch.zeros(*shape),), strict=False)
+        except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise Unsupported(
+                f"torch.export cannot follow the network: {reason}",
+                hint="write its forward without branches on tensor values",
+            ) from None
         model = Lowering(exported).run()
     tflite_graph.compact(model)
     tflite_graph.check_builtin(model)
@@ -141,9 +148,7 @@ class Lowering:
         name = known[0].removesuffix(".weight") if known else ".".join([*stack[-1:], "matrix"])
         self.writer.name(value, name.removeprefix("model."))
 
-    def follow(
-        self, node: Node, weight: Tensor, bias: Tensor | None, *, output_axis: int
-    ) -> tuple[Tensor, Tensor | None, int, list[Node]]:
+    def follow(self, node: Node, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None, int, list[Node]]:
         """What comes right after a convolution and can be part of it: batch normalisation, then ReLU.
 
         Returns:
@@ -154,8 +159,7 @@ class Lowering:
         if user is not None and user.target is torch.ops.aten.batch_norm.default:
             gamma, beta, mean, variance = (self._results[arg] for arg in user.all_input_nodes[1:5])
             scale = gamma / torch.sqrt(variance + user.args[7])
-            shape = [-1 if axis == output_axis else 1 for axis in range(weight.dim())]
-            weight = weight * scale.reshape(shape)
+            weight = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
             bias = beta + ((0 if bias is None else bias) - mean) * scale
             covered.append(user)
             user = _only_user(user)
