@@ -71,7 +71,7 @@ class GroupNorm4(nn.GroupNorm, FormModule):
         falling = form in EXPORT_FORMS and bool((weight < 0).any())
         self._sign = torch.sign(weight)[:, None, None] if falling else weight.new_empty(0)
         width = self.num_channels // GROUPS
-        averages = torch.block_diag(*[torch.full((width, width), 1 / width)] * GROUPS).to(weight)
+        averages = torch.block_diag(*[weight.new_full((width, width), 1 / width)] * GROUPS)
         self._averages = averages if form == "litert" else weight.new_empty(0)
 
     def forward(self, x: Tensor, *, pool: bool = False) -> Tensor:

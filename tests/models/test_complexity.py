@@ -1,0 +1,83 @@
+"""What a network costs, against PyTorch's own operation counter and the published tables."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgemamba.errors import UsageError
+from edgemamba.models import build, count
+from edgemamba.registry import MODELS
+from edgemamba.ssm import ScanCall, scan_calls, set_form
+
+# 2 x multiply-accumulates at 256x256 in 1e9: convolutions, products and the contraction C h of the scan.
+GFLOP = {
+    "ul-vm-unet": 0.1353,
+    "ul-vm-unet-v1": 0.5261,
+    "ul-vm-unet-v2": 0.1328,
+    "ul-vm-unet-v3": 0.4679,
+    "ul-vm-unet-v4": 0.6238,
+    "ul-vm-unet-v5": 0.6151,
+    "ul-vm-unet-v6": 0.6164,
+    "unet": 24.14,
+}
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_published_operations(name: str) -> None:
+    cost = count(build(name), (256, 256))
+    assert cost.parameters == MODELS[name].parameters
+    assert 2e-9 * (cost.macs_conv_matmul + cost.macs_scan / 3) == pytest.approx(GFLOP[name], rel=4e-4)
+
+
+@pytest.mark.parametrize("name", ["ul-vm-unet-v1", "ul-vm-unet-v5", "unet"])
+def test_counter_of_pytorch(name: str) -> None:
+    model, size = build(name).eval(), (64, 96)
+    set_form(model, "reference")
+    # Two things that it counts are no part of the network's definition: the bridge's means, written as products,
+    # and the three steps that the causal convolution computes after the last token and drops.
+    extra = 3 * 4 * sum(call.d_inner * call.groups for call in scan_calls(model, size))
+    for key, module in model.named_modules():
+        if key == "scab":
+            module.register_forward_pre_hook(lambda _m, inputs: skips.extend(inputs[0]))
+    skips: list[torch.Tensor] = []
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, *size))
+    extra += sum(skip.numel() for skip in skips)
+    assert counter.get_total_flops() == 2 * (count(model, size).macs_conv_matmul + extra)
+
+
+def test_scan_calls_at_full_size() -> None:
+    def calls(name: str) -> list[tuple[int, int, int, int]]:
+        found = scan_calls(build(name), (256, 256))
+        assert all(call.d_state == 16 for call in found)
+        return [(call.length, call.d_inner, call.dt_rank, call.groups) for call in found]
+
+    assert scan_calls(build("ul-vm-unet"), (256, 256))[0] == ScanCall("encoder4.0.mamba", 1024, 12, 16, 1, 4)
+    base = [(1024, 12), (256, 16), (64, 24), (64, 32), (64, 24), (256, 16)]
+    assert calls("ul-vm-unet") == [(length, d_inner, 1, 4) for length, d_inner in base]
+    assert calls("ul-vm-unet-v2") == [(length, d_inner // 2, 1, 8) for length, d_inner in base]
+    assert calls("ul-vm-unet-v1") == [
+        (4096, 16, 1, 4),
+        (1024, 32, 1, 4),
+        (256, 64, 2, 4),
+        (256, 128, 4, 4),
+        (256, 64, 2, 4),
+        (1024, 32, 1, 4),
+    ]
+    assert calls("unet") == []
+
+
+def test_counting_leaves_the_network_as_it_was() -> None:
+    model = build("ul-vm-unet")
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    count(model, (64, 64))
+    assert model.training
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+
+
+def test_unknown_name_gets_a_suggestion() -> None:
+    with pytest.raises(UsageError, match="ul-vm-unett") as error:
+        build("ul-vm-unett")
+    assert "ul-vm-unet" in error.value.hint

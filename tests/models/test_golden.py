@@ -1,0 +1,124 @@
+"""Every network against the published implementations: parameters, outputs, inner tensors, gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from models.golden import check, fill, golden, image, target
+from torch import Tensor
+
+from edgemamba.models import SegmentationModel, build
+from edgemamba.registry import MODELS
+from edgemamba.ssm import Form, set_form
+from train.hashing import uniform
+
+NAMES = sorted(MODELS)
+
+
+def filled(name: str) -> SegmentationModel:
+    model = build(name).double().eval()
+    fill(model, golden()["models"][name])
+    return model
+
+
+def published_output(name: str, logits: Tensor) -> Tensor:
+    """The published UL-VM-UNet ends in a sigmoid, here every network gives logits."""
+    return logits if name == "unet" else torch.sigmoid(logits)
+
+
+def case(name: str, size: int) -> dict[str, Any]:
+    found: dict[str, Any] = next(c for c in golden()["models"][name]["cases"] if c["size"] == size)
+    return found
+
+
+def test_the_fill_itself() -> None:
+    assert [int(uniform(s, i + 1)[i] * 2**32) for s, i in ((0, 0), (1, 0), (7, 12345))] == [
+        1179680230,
+        4014678857,
+        1473860149,
+    ]
+    x = image(2, 64)
+    assert float(x[0, 0, 0, 0]) == pytest.approx(0.598224662058055, abs=1e-14)
+    assert float(x[0, 2, 63, 63]) == pytest.approx(0.253800769391497, abs=1e-14)
+    assert float(x.sum()) == pytest.approx(12648.1384482346, abs=1e-9)
+    assert int(target(2, 64).sum()) == 2408
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_of_every_module(name: str) -> None:
+    model = build(name)
+    expected = golden()["models"][name]
+    assert sum(p.numel() for p in model.parameters()) == expected["params"] == MODELS[name].parameters
+    modules = {key: sum(p.numel() for p in part.parameters()) for key, part in model.named_children()}
+    assert {key: n for key, n in modules.items() if n} == expected["modules"]
+    assert [n for n, _ in model.named_parameters()] == [row[1] for row in expected["tensors"]]
+    statistics = {".".join((n, leaf)) for n in expected["batchnorms"] for leaf in ("running_mean", "running_var")}
+    keys = {row[1] for row in expected["tensors"]} | statistics
+    assert {k for k in model.state_dict() if not k.endswith("num_batches_tracked")} == keys
+
+
+@pytest.mark.parametrize("form", ["train", "reference"])
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_and_inner_tensors_in_float64(name: str, form: Form) -> None:
+    model = filled(name)
+    set_form(model, form)
+    expected = case(name, 64)
+    found: dict[str, Tensor] = {}
+    for key, module in model.named_modules():
+        module.register_forward_hook(lambda _m, _i, output, key=key: found.__setitem__(key, output))
+    with torch.no_grad():
+        logits = model(image(expected["batch"], 64))
+    check(published_output(name, logits), expected["output"])
+    for probe in expected["probes"]:
+        key, _, skip = probe["name"].partition(".out")
+        check(found[key][int(skip) - 1] if skip else found[key], probe)
+
+
+@pytest.mark.parametrize("form", ["train", "onnx", "litert"])
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_in_float32(name: str, form: Form) -> None:
+    model = filled(name).float()
+    set_form(model, form)
+    expected = case(name, 64)
+    with torch.no_grad():
+        logits = model(image(expected["batch"], 64).float())
+    output = published_output(name, logits).double().flatten()
+    limit = 10 * expected["fp32_max_abs_diff"]
+    for index, value in zip(expected["output"]["idx"], expected["output"]["val"], strict=True):
+        assert abs(float(output[index]) - value) <= limit
+
+
+@pytest.mark.parametrize("name", ["ul-vm-unet", "ul-vm-unet-v3", "ul-vm-unet-v4"])
+def test_full_size(name: str) -> None:
+    with torch.no_grad():
+        check(published_output(name, filled(name)(image(1, 256))), case(name, 256)["output"])
+
+
+@pytest.mark.parametrize("name", ["ul-vm-unet", "ul-vm-unet-v2"])
+def test_gradients(name: str) -> None:
+    model = filled(name)
+    expected = golden()["units"][f"grad_{name}"]
+    probability, mask = torch.sigmoid(model(image(2, 64))), target(2, 64)
+    overlap = 2 * (probability * mask).sum((1, 2, 3)) + 1
+    dice = overlap / (probability.sum((1, 2, 3)) + mask.sum((1, 2, 3)) + 1)
+    loss = F.binary_cross_entropy(probability, mask) + 1 - dice.mean()
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(expected["value"], abs=1e-9)
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    total = torch.sqrt(sum((g**2).sum() for g in gradients.values()))
+    assert float(total) == pytest.approx(expected["grad_l2_all"], abs=1e-9)
+    for _, key, sum_, norm in expected["per_tensor"]:
+        assert float(gradients[key].sum()) == pytest.approx(sum_, abs=1e-9)
+        assert float(gradients[key].norm()) == pytest.approx(norm, abs=1e-9)
+
+
+def test_probabilities_are_what_is_exported() -> None:
+    from edgemamba.models import Probability
+
+    model = filled("ul-vm-unet")
+    x = image(1, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(Probability(model)(x), torch.sigmoid(model(x)), rtol=0, atol=0)
