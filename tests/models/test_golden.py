@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from models.golden import check, fill, golden, image, target
 from torch import Tensor
+from train.hashing import uniform
 
 from edgemamba.models import SegmentationModel, build
 from edgemamba.registry import MODELS
 from edgemamba.ssm import Form, set_form
-from train.hashing import uniform
+from models.golden import check, fill, golden, image, target
 
 NAMES = sorted(MODELS)
 

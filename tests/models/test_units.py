@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models.golden import check, fill, golden, values
 
 from edgemamba.models.blocks import AttentionBridge
 from edgemamba.models.pyramid import PyramidPooling
 from edgemamba.models.ul_vm_unet import PVMLayer
 from edgemamba.ssm import Form, Mamba, set_form
+from models.golden import check, fill, golden, values
 
 UNITS = golden()["units"]
 FORMS: tuple[Form, ...] = ("train", "reference", "onnx", "litert")

@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ssm.workloads import RANGES, Workload, relative_error, workload
 from torch import Tensor
 
 from edgemamba.ssm import export_forms, scan_op
 from edgemamba.ssm.reference import selective_scan
 from edgemamba.ssm.two_pass import chunk_length, from_scan_order, to_scan_order, two_pass_scan, with_history
+from ssm.workloads import RANGES, Workload, relative_error, workload
 
 FAST = ("train", "train-chunks-of-8", "onnx", "litert", "sequential")
 # Float32 and twice its rounding for a thousand steps that each forget next to nothing.
@@ -78,7 +78,7 @@ def test_gradients(form: str, kind: str, length: int) -> None:
 
     expected = gradients(w, "reference")
     found = gradients(w.to(torch.float32), form)
-    for name, a, b in zip("x dt A B C D".split(), found, expected, strict=True):
+    for name, a, b in zip(["x", "dt", "A", "B", "C", "D"], found, expected, strict=True):
         assert a.dtype == torch.float32
         assert relative_error(a, b) <= TOLERANCE, name
 
