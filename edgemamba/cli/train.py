@@ -18,7 +18,13 @@ def train(
     epochs: int | None = typer.Option(
         None, "--epochs", help="Default: 20 for phantoms, 100 otherwise.", show_default=False
     ),
-    recipe: str = typer.Option("default", "--recipe", help="default (ours) or paper (what the paper ran)."),
+    recipe: str = typer.Option("default", "--recipe", help="default (ours), paper (what the paper ran), or finetune."),
+    weights: str | None = typer.Option(
+        None,
+        "--weights",
+        help="Fine-tune from a safetensors file or packaged weights, at a quarter of the learning rate.",
+        show_default=False,
+    ),
     batch: int | None = typer.Option(None, "--batch", help="Images a step. Default: the recipe's.", show_default=False),
     size: int | None = typer.Option(
         None,
@@ -48,6 +54,7 @@ def train(
     from edgemamba.cli import output
     from edgemamba.cli.options import data_source
     from edgemamba.console import Console
+    from edgemamba.stages.source import weights_file
     from edgemamba.train import TrainConfig, resume_config
     from edgemamba.train import train as run_training
 
@@ -65,6 +72,7 @@ def train(
             split=split,
             epochs=epochs,
             recipe=recipe,
+            weights=None if weights is None else weights_file(weights),
             batch=batch,
             size=size,
             seed=seed,

@@ -101,6 +101,20 @@ def packaged_weights() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(root.glob("*/model.safetensors"))}
 
 
+def weights_file(name: str) -> Path:
+    """A safetensors file by its path, or by the name of packaged weights.
+
+    Raises:
+        UsageError: neither.
+    """
+    packaged = packaged_weights()
+    if Path(name).is_file():
+        return Path(name)
+    if name in packaged:
+        return packaged[name] / "model.safetensors"
+    raise UsageError(f"{name} is neither a file nor packaged weights", hint=did_you_mean(name, packaged))
+
+
 @dataclasses.dataclass(frozen=True)
 class WeightsInfo:
     """One row of a listing of packaged weights."""

@@ -30,6 +30,7 @@ class TrainConfig:
         size: input height and width, pixels.
         seed: of everything random.
         recipe: name in ``recipes.RECIPES``.
+        weights: safetensors of this model to start from, for the recipe finetune.
         init: initialisation of the network.
         device: cpu or cuda.
         amp: bfloat16 autocast, CUDA only; the scan and the loss stay float32.
@@ -53,6 +54,7 @@ class TrainConfig:
     device: Device
     amp: bool
     threads: int
+    weights: Path | None = None
     resume: bool = False
     force: bool = False
 
@@ -74,6 +76,7 @@ class TrainConfig:
         device: str = "auto",
         amp: bool = False,
         threads: int = 0,
+        weights: Path | None = None,
         out: Path | None = None,
         resume: bool = False,
         force: bool = False,
@@ -87,6 +90,7 @@ class TrainConfig:
         """
         info = model_info(model)
         check_name(recipe)
+        recipe = _with_weights(recipe, weights, resume)
         phantoms = data == "phantoms"
         if size is None:
             size = 128 if phantoms else 256
@@ -113,6 +117,7 @@ class TrainConfig:
             device=chosen,
             amp=amp,
             threads=threads,
+            weights=weights,
             resume=resume,
             force=force,
         )
@@ -125,6 +130,19 @@ def _check_numbers(config: TrainConfig) -> None:
         value = getattr(config, name)
         if value < least:
             raise UsageError(f"--{name} is {value}; the least is {least}")
+
+
+def _with_weights(recipe: str, weights: Path | None, resume: bool) -> str:
+    """The recipe that goes with ``weights``: they turn the default into finetune."""
+    if weights is None:
+        if recipe == "finetune" and not resume:
+            raise UsageError(
+                "the recipe finetune starts from weights", hint="--weights FILE or a name of: list weights"
+            )
+        return recipe
+    if recipe == "paper":
+        raise UsageError("the paper's recipe starts from nothing", hint="drop --weights")
+    return "finetune"
 
 
 def _default_out(model: str) -> Path:

@@ -21,6 +21,7 @@ Device = Literal["cpu", "cuda"]
 
 RECIPES: Mapping[str, str] = {
     "default": "augmentation, AdamW with decay on matrices, warm-up and cosine, EMA, deep supervision",
+    "finetune": "the default from given weights on, at a quarter of its learning rate",
     "paper": "what the paper ran: constant learning rate, no augmentation, last epoch",
 }
 
@@ -29,6 +30,7 @@ LARGE_NET = 1_000_000
 PEAK_LR_SMALL = 4e-3
 PEAK_LR_LARGE = 1e-3
 LR_BATCH = 32
+FINETUNE_LR_SHARE = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Recipe:
     """One fully resolved recipe: nothing in it depends on anything else any more.
 
     Attributes:
-        name: ``default`` or ``paper``.
+        name: ``default``, ``finetune`` or ``paper``.
         optimizer: ``adamw`` (decoupled decay) or ``adam``.
         lr: peak learning rate.
         lr_final: last learning rate as a share of the peak; 1 keeps it constant.
@@ -137,7 +139,7 @@ def resolve(name: str, info: ModelInfo, *, batch: int, steps: int) -> Recipe:
     """The recipe of this name for one network, batch and length of training.
 
     Args:
-        name: ``default`` or ``paper``.
+        name: ``default``, ``finetune`` or ``paper``.
         info: the network.
         batch: slices a step.
         steps: steps of the whole training.
@@ -148,10 +150,11 @@ def resolve(name: str, info: ModelInfo, *, batch: int, steps: int) -> Recipe:
     check_name(name)
     if name == "paper":
         return _paper(info)
+    share = FINETUNE_LR_SHARE if name == "finetune" else 1.0
     return Recipe(
-        name="default",
+        name=name,
         optimizer="adamw",
-        lr=peak_lr(info.parameters, batch),
+        lr=share * peak_lr(info.parameters, batch),
         lr_final=0.01,
         warmup_steps=min(300, max(1, steps // 10)),
         weight_decay=0.02,

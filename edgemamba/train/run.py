@@ -14,6 +14,7 @@ from edgemamba.console import Bar, Console
 from edgemamba.data import data_ref, load_arrays, open_dataset, split_dataset
 from edgemamba.errors import InputError
 from edgemamba.models import build
+from edgemamba.models.weights import load_weights
 from edgemamba.records import RunRecord, load_record
 from edgemamba.registry import model_info
 from edgemamba.train import plots
@@ -80,7 +81,10 @@ class Run:
         config = self.config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            model = build(config.model, init=config.init).to(self.device)
+            model = build(config.model, init=config.init)
+            if config.weights is not None:
+                load_weights(config.weights, model)
+            model = model.to(self.device)
             self.learner = Learner(model, self.recipe)
         self.best_model = copy.deepcopy(self.learner.average)
         self.step = TrainStep(self.learner, self.train_set, batch=self.batch, steps=self.steps, amp=config.amp)

@@ -88,6 +88,7 @@ class RunFolder:
             "amp": config.amp,
             "threads_asked": config.threads,
             "repeatable": "bit by bit" if config.device == "cpu" else "statistically",
+            **({} if config.weights is None else {"started_from_sha256": sha256_file(config.weights)}),
         }
 
     def save_state(self, tensors: dict[str, Tensor], rows: list[Row]) -> None:

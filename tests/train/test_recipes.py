@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -95,3 +96,10 @@ def test_average_weight_starts_high_and_settles(step: int) -> None:
     weight = ema_weight(recipe, step)
     assert 1 - recipe.ema_decay <= weight <= 0.9
     assert weight >= ema_weight(recipe, step + 1)
+
+
+def test_fine_tuning_is_the_default_at_a_quarter_of_its_rate() -> None:
+    info = model_info("ul-vm-unet")
+    default, tuned = (resolve(name, info, batch=8, steps=400) for name in ("default", "finetune"))
+    assert tuned.lr == pytest.approx(default.lr / 4)
+    assert dataclasses.replace(tuned, lr=default.lr, name="default") == default
