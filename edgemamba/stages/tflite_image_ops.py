@@ -175,8 +175,8 @@ def _batch_norm(
     lowering: Lowering,
     _: Node,
     x: Laid,
-    weight: Tensor,
-    bias: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
     mean: Tensor,
     variance: Tensor,
     __: bool,
@@ -185,10 +185,11 @@ def _batch_norm(
     *____: Any,
 ) -> Laid:
     """After anything but a convolution, which takes it into its weights (``Lowering.follow``)."""
-    scale = weight / torch.sqrt(variance + eps)
+    scale = (1.0 if weight is None else weight) / torch.sqrt(variance + eps)
+    shift = (0.0 if bias is None else bias) - mean * scale
     shape = (-1, *[1] * (len(x.order) - 2))
     scaled = lowering.binary("MUL", x, scale.reshape(shape))
-    return lowering.binary("ADD", scaled, (bias - mean * scale).reshape(shape))
+    return lowering.binary("ADD", scaled, shift.reshape(shape))
 
 
 @lowers(aten.max_pool2d.default)

@@ -157,10 +157,10 @@ class Lowering:
         """
         covered, user = [node], _only_user(node)
         if user is not None and user.target is torch.ops.aten.batch_norm.default:
-            gamma, beta, mean, variance = (self._results[arg] for arg in user.all_input_nodes[1:5])
-            scale = gamma / torch.sqrt(variance + user.args[7])
+            gamma, beta, mean, variance = (self._resolve(arg) for arg in user.args[1:5])
+            scale = (1.0 if gamma is None else gamma) / torch.sqrt(variance + user.args[7])
             weight = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
-            bias = beta + ((0 if bias is None else bias) - mean) * scale
+            bias = (0.0 if beta is None else beta) + ((0.0 if bias is None else bias) - mean) * scale
             covered.append(user)
             user = _only_user(user)
         if user is not None and user.target in _RELU:

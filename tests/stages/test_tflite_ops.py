@@ -48,6 +48,8 @@ IMAGES: dict[str, nn.Module] = {
     "conv transposed": nn.ConvTranspose2d(6, 4, 2, stride=2),
     "conv transposed without bias": nn.ConvTranspose2d(6, 4, 3, stride=2, bias=False),
     "batch norm": nn.BatchNorm2d(6),
+    "batch norm without weights": nn.BatchNorm2d(6, affine=False),
+    "conv, batch norm without weights": nn.Sequential(nn.Conv2d(6, 5, 1), nn.BatchNorm2d(5, affine=False)),
     "conv, batch norm, relu": nn.Sequential(nn.Conv2d(6, 5, 3), nn.BatchNorm2d(5), nn.ReLU(inplace=True)),
     "conv without bias, batch norm": nn.Sequential(nn.Conv2d(6, 5, 1, bias=False), nn.BatchNorm2d(5)),
     "conv used twice": Call(lambda x, c: (y := c(x)) + F.relu(y), nn.Conv2d(6, 6, 1)),
@@ -94,7 +96,8 @@ def test_computes_what_torch_computes(name: str) -> None:
         if isinstance(part, nn.BatchNorm2d):
             nn.init.uniform_(part.running_mean, -1, 1)
             nn.init.uniform_(part.running_var, 0.5, 2)
-            nn.init.normal_(part.weight)
+            if part.affine:
+                nn.init.normal_(part.weight)
     module.eval()
     x = torch.randn(shape)
     with torch.no_grad():
