@@ -3,7 +3,7 @@
 Tokens come in *scan order* (Q, K, groups, d_model), see ``two_pass``. Two algorithms:
 
 * two-pass over chunks, channels first, state (d_inner, d_state, 1, K * groups): small states, long sequences;
-* sequential, time first, state (groups, d_state, d_inner): wide states, which a chunked form pushes out of the cache.
+* sequential, time first, state (groups, d_state, d_inner): wide states, which chunks push out of the cache.
 
 Everything is at most 4-D, splits instead of indexing, softplus written as relu(x) + log(1 + exp(-|x|)), no einsum.
 """
@@ -19,10 +19,14 @@ from torch import Tensor
 
 from edgemamba.ssm.two_pass import with_history
 
-# From this many state elements per step on, chunking only adds passes and leaves the L2 cache.
+# From this many state elements per step on, and this many per step of the sequence (each step is seven operators),
+# chunking only adds passes and leaves the L2 cache.
 WIDE_STATE = 6000
+WIDE_STATE_PER_STEP = 48
 # Up to this many state elements in all, decays and inputs of all steps fit the L2 cache and are made at once.
 HOISTED_STATE = 140_000
+# Steps whose states are contracted together by the sequential algorithm, while they are still in the cache.
+CONTRACTED_STEPS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +46,8 @@ def export_chunk(length: int) -> int:
 
 
 def choose_form(length: int, d_inner: int, d_state: int, groups: int) -> ExportForm:
-    """The faster algorithm for this size on ONNX Runtime and LiteRT (both agree)."""
-    if groups * d_inner * d_state >= WIDE_STATE or length <= 2:
+    """The faster algorithm for one call of this size."""
+    if groups * d_inner * d_state >= max(WIDE_STATE, WIDE_STATE_PER_STEP * length) or length <= 2:
         return ExportForm("sequential", length)
     return ExportForm("two-pass", export_chunk(length))
 
@@ -169,12 +173,14 @@ def sequential_core(tokens: Tensor, w: Weights, recurrence: Callable[..., Tensor
 
 def sequential(dt: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     """Recurrence over dt, u (L, G, 1, D), B, C (L, G, N, 1), A (1, 1, N, D) -> (L, G, 1, D)."""
-    length = int(dt.shape[0])
-    steps, inputs = dt.split(1, 0), u.split(1, 0)
-    B_steps, C_steps = B.split(1, 0), C.split(1, 0)
-    state = inputs[0] * B_steps[0]
-    outputs = [(state * C_steps[0]).sum(2, keepdim=True)]
-    for t in range(1, length):
-        state = torch.exp(steps[t] * A) * state + inputs[t] * B_steps[t]
-        outputs.append((state * C_steps[t]).sum(2, keepdim=True))
-    return torch.cat(outputs, 0) if length > 1 else outputs[0]
+    length, groups, d_state = (int(n) for n in B.shape[:3])
+    # Outer products and contractions are products of matrices, at which runtimes are better than at broadcasting.
+    adds = [torch.matmul(b, x) for b, x in zip(B.split(1, 0), u.split(1, 0), strict=True)]
+    states = adds[:1]
+    for step, add in zip(dt.split(1, 0)[1:], adds[1:], strict=True):
+        states.append(torch.exp(step * A) * states[-1] + add)
+    outputs = []
+    for i, rows in enumerate(C.reshape(length, groups, 1, d_state).split(CONTRACTED_STEPS, 0)):
+        part = states[i * CONTRACTED_STEPS : (i + 1) * CONTRACTED_STEPS]
+        outputs.append(torch.matmul(rows, torch.cat(part, 0)))
+    return torch.cat(outputs, 0)
