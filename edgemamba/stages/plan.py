@@ -14,7 +14,7 @@ from edgemamba.stages.source import Source
 StepName = Literal["export", "verify", "quantize", "package"]
 QuantizerName = Literal["ort", "nncf"]
 QUANTIZERS: tuple[QuantizerName, ...] = ("ort", "nncf")
-# The better one by ``compare_quantizers``: Dice between int8 and fp32 masks on unseen LGG images, two seeds each: 0.9951
+# The better one by ``compare_quantizers``: Dice between int8 and fp32 masks on unseen LGG images, two seeds: 0.9951
 # and 0.9954 against 0.9947 and 0.9951 (image split), 0.9880 and 0.9862 against 0.9872 and 0.9858 (patients).
 DEFAULT_QUANTIZER: QuantizerName = "nncf"
 # Probability from which a pixel belongs to the mask.
