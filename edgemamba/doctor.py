@@ -32,8 +32,7 @@ _PACKAGES = (
     ("onnx", "onnx", "onnx", "export"),
     ("onnxruntime", "onnxruntime", "onnx", "verify and profile ONNX"),
     ("nncf", "nncf", "quant", "int8 with NNCF"),
-    ("litert_torch", "litert-torch", "tflite", "export to TFLite"),
-    ("ai_edge_litert", "ai-edge-litert", "tflite", "verify and profile TFLite"),
+    ("ai_edge_litert", "ai-edge-litert", "tflite", "export, verify and profile TFLite"),
     ("ai_edge_quantizer", "ai-edge-quantizer", "tflite", "int8 TFLite"),
 )
 

@@ -102,18 +102,28 @@ def export_network(folder: Path, name: str) -> tuple[Exported, Callable[[np.ndar
     return Exported(path, "onnx"), probability
 
 
+class ChannelLast(nn.Module):
+    """The same net with NHWC input and output."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
 def export_tflite(folder: Path, *, channel_last: bool = False) -> Exported:
-    import litert_torch
+    from edgemamba.stages.tflite_graph import write
+    from edgemamba.stages.to_tflite import convert
 
     path = folder / f"bright-{channel_last}.tflite"
     net: nn.Module = Bright().eval()
-    x = torch.zeros(1, 3, *SIZE)
-    if channel_last:
-        net, x = (
-            litert_torch.to_channel_last_io(net, args=[0], outputs=[0]),
-            x.permute(0, 2, 3, 1).contiguous(),
-        )
-    litert_torch.convert(net, (x,)).export(str(path))
+    model = convert(ChannelLast(net), (1, *SIZE, 3)) if channel_last else convert(net, (1, 3, *SIZE))
+    for index, tensor in enumerate(model.subgraphs[0].tensors):
+        # The quantizer addresses every tensor by a name.
+        tensor.name = tensor.name or f"tensor{index}".encode()
+    write(model, path)
     return Exported(path, "tflite")
 
 
@@ -124,7 +134,7 @@ def quantize_tflite(exported: Exported) -> Exported:
     path = exported.path.with_name("bright-int8.tflite")
     tool = quantizer.Quantizer(str(exported.path), recipe.static_wi8_ai8())
     rng = np.random.default_rng(0)
-    images = [{"args_0": rng.random((1, 3, *SIZE), np.float32)} for _ in range(4)]
+    images = [{"image": rng.random((1, 3, *SIZE), np.float32)} for _ in range(4)]
     tool.quantize(tool.calibrate({"serving_default": images})).export_model(str(path))
     return Exported(path, "tflite", "int8")
 
