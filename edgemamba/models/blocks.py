@@ -211,7 +211,7 @@ class _SpatialAttention(FormModule):
         if self.form != "onnx":
             return x.mean(1, keepdim=True)
         batch, channels, height, width = (int(n) for n in x.shape)
-        weights = torch.full((1, channels), 1 / channels, dtype=x.dtype)
+        weights = x.new_full((1, channels), 1 / channels)
         return torch.matmul(weights, x.reshape(batch, channels, height * width)).reshape(batch, 1, height, width)
 
 

@@ -41,8 +41,8 @@ class PyramidPooling(FormModule):
 
 def _products(x: Tensor, rows: list[list[float]], columns: list[list[float]]) -> Tensor:
     """rows @ x @ columns^T on the last two axes."""
-    left = torch.tensor(rows, dtype=x.dtype)
-    right = torch.tensor([list(column) for column in zip(*columns, strict=True)], dtype=x.dtype)
+    left = torch.tensor(rows, dtype=x.dtype, device=x.device)
+    right = torch.tensor([list(column) for column in zip(*columns, strict=True)], dtype=x.dtype, device=x.device)
     return torch.matmul(left, torch.matmul(x, right))
 
 
