@@ -24,25 +24,24 @@ def chunked_doubling(dt: Tensor, x: Tensor, A: Tensor, B: Tensor, C: Tensor, D: 
     states = A.shape[1]
     pad = -length % chunk
     chunks = (length + pad) // chunk
-    decay = torch.exp(dt.unsqueeze(2) * A.unsqueeze(-1))
-    drive = (dt * x).unsqueeze(2) * B.unsqueeze(1)
-    decay = functional.pad(decay, (0, pad), value=1.0).reshape(groups, channels, states, chunks, chunk)
-    drive = functional.pad(drive, (0, pad)).reshape(groups, channels, states, chunks, chunk)
+    dt_, x_, B_, C_ = (functional.pad(t, (0, pad)) for t in (dt, x, B, C))
+    decay = torch.exp(dt_.view(groups, channels, 1, chunks, chunk) * A.view(1, channels, states, 1, 1))
+    drive = (dt_ * x_).view(groups, channels, 1, chunks, chunk) * B_.view(groups, 1, states, chunks, chunk)
     shift = 1
     while shift < chunk:
         earlier = functional.pad(drive[..., :-shift], (shift, 0))
         earlier_decay = functional.pad(decay[..., :-shift], (shift, 0), value=1.0)
-        drive = drive + decay * earlier
+        drive = decay * earlier + drive
         decay = decay * earlier_decay
         shift *= 2
-    state = torch.zeros_like(drive[..., 0, 0])
-    outputs = []
+    state = x.new_zeros(groups, channels, states)
+    starts = []
     for k in range(chunks):
-        inside = drive[..., k, :] + decay[..., k, :] * state.unsqueeze(-1)
-        outputs.append(inside)
-        state = inside[..., -1]
-    hidden = torch.cat(outputs, -1)[..., :length]
-    return (hidden * C.unsqueeze(1)).sum(2) + D.unsqueeze(-1) * x
+        starts.append(state)
+        state = decay[..., k, -1] * state + drive[..., k, -1]
+    hidden = decay * torch.stack(starts, -1).unsqueeze(-1) + drive
+    y = torch.einsum("gdnkq,gnkq->gdkq", hidden, C_.view(groups, states, chunks, chunk))
+    return y.reshape(groups, channels, length + pad)[..., :length] + D.unsqueeze(-1) * x
 
 
 def sequential(dt: Tensor, x: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +26,18 @@ from edgemamba.train.losses import LOSSES
 
 Contestants = dict[str, Callable[[], object]]
 PORT, OWN = "eager, usual chunked port", "eager, our training form"
+OWN_LAST = "eager, our training form, channels-last"
 LOOP = "eager, sequential loop, one call a branch"
 ORT, LITERT = "ONNX Runtime", "LiteRT"
+
+
+class _Sigmoid(nn.Module):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.net(x))
 
 
 def _document(times: dict[str, list[float]], ratios: list[Ratio], facts: dict[str, Any]) -> dict[str, Any]:
@@ -78,25 +89,27 @@ def inference(rounds: int) -> dict[str, Any]:
     """UL-VM-UNet at 256x256, batch 1: exported graphs against PyTorch eager."""
     torch.manual_seed(0)
     model = build("ul-vm-unet").eval()
+    channels_last = copy.deepcopy(model).to(memory_format=torch.channels_last)
     x = torch.rand(1, 3, 256, 256)
     target = find_target("cpu")
     with tempfile.TemporaryDirectory() as folder:
         onnx_path, tflite_path = Path(folder, "model.onnx"), Path(folder, "model.tflite")
-        onnx_facts = to_onnx(
-            model, (256, 256), onnx_path, opset=target.opset, ir_version=target.ir_version
-        )
+        onnx_facts = to_onnx(model, (256, 256), onnx_path, opset=target.opset, ir_version=target.ir_version)
         tflite_facts = to_tflite(model, (256, 256), tflite_path)
         contestants: Contestants = {
             ORT: _ort(onnx_path.read_bytes(), x.numpy()),
             LITERT: _litert(tflite_path, x.numpy()),
             OWN: _eager(Probability(model), x),
-            PORT: _eager(Probability(port(model, chunked_doubling, batched=True)), x),
-            LOOP: _eager(Probability(port(model, sequential, batched=False)), x),
+            OWN_LAST: _eager(Probability(channels_last), x.contiguous(memory_format=torch.channels_last)),
+            PORT: _eager(_Sigmoid(port(model, chunked_doubling, batched=True)), x),
+            LOOP: _eager(_Sigmoid(port(model, sequential, batched=False)), x),
         }
         _same(contestants)
         times = interleave(contestants, rounds)
-    bars = ((PORT, ORT, 3.0), (OWN, ORT, 2.0), (LOOP, ORT, 13.0))
-    bars += ((PORT, LITERT, 5.0), (OWN, LITERT, 2.8), (LOOP, LITERT, 20.0))
+    bars = [
+        *((slow, ORT, bar) for slow, bar in ((PORT, 3.0), (OWN, 2.0), (OWN_LAST, 2.0), (LOOP, 13.0))),
+        *((slow, LITERT, bar) for slow, bar in ((PORT, 5.0), (OWN, 2.8), (OWN_LAST, 2.8), (LOOP, 20.0))),
+    ]
     facts = {
         "onnx": {"nodes": onnx_facts["nodes"], "bytes": onnx_facts["bytes"], "node_bar": 1500, "byte_bar": 500_000},
         "tflite": {"operators": tflite_facts["operators"], "bytes": tflite_facts["bytes"]},

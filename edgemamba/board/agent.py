@@ -170,9 +170,7 @@ class Measurement:
         self.pictures = pictures
         self.idle_ns += time.perf_counter_ns() - begin
         begin = time.perf_counter_ns()
-        self.session = self.runner.open_session(
-            FOLDER, self.manifest, self.plan["runtime"], self.plan["threads"]
-        )
+        self.session = self.runner.open_session(FOLDER, self.manifest, self.plan["runtime"], self.plan["threads"])
         load_ns = time.perf_counter_ns() - begin - self.session.build_ns
         self.idle_ns += self.session.build_ns
         self._memory("load")
@@ -248,15 +246,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="agent.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--plan", metavar="FILE", help="JSON plan, - for standard input; results go to stdout"
-    )
+    parser.add_argument("--plan", metavar="FILE", help="JSON plan, - for standard input; results go to stdout")
     parser.add_argument("--runtime", default="auto", help="auto, onnxruntime, litert or tensorrt")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the runtime, default 1")
     parser.add_argument("--runs", type=int, default=200, help="at least so many timed runs, default 200")
-    parser.add_argument(
-        "--seconds", type=float, default=10.0, help="and at least so many seconds, default 10"
-    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="and at least so many seconds, default 10")
     parser.add_argument("-o", "--out", default="agent.jsonl", metavar="FILE", help="default: agent.jsonl")
     return parser.parse_args(arguments)
 

@@ -141,9 +141,7 @@ class Network:
             config.set_timing_cache(config.create_timing_cache(kept), ignore_mismatch=False)
         built = self.builder.build_serialized_network(self.network, config)
         if built is None:
-            raise BundleError(
-                f"TensorRT gives no engine: {self.log.reason()}", "try a smaller --workspace-mb", 9
-            )
+            raise BundleError(f"TensorRT gives no engine: {self.log.reason()}", "try a smaller --workspace-mb", 9)
         if timing is not None:
             _write(timing, bytes(config.get_timing_cache().serialize()))
         return bytes(built)
@@ -304,9 +302,7 @@ def run(options: argparse.Namespace) -> list[str]:
     model = FOLDER / manifest["artifact"]
     if options.check:
         facts = check_graph(model)
-        return [
-            f"TensorRT {facts['version']} accepts {model.name}: {facts['layers']} layers, {facts['tensors']}"
-        ]
+        return [f"TensorRT {facts['version']} accepts {model.name}: {facts['layers']} layers, {facts['tensors']}"]
     choice = Options(options.workspace_mb, options.optimization_level, options.tf32)
     _, record = ensure_engine(model, choice, cache_folder(), rebuild=options.rebuild)
     how = "was there already" if record["cached"] else f"built in {record['seconds']} s"

@@ -34,9 +34,7 @@ def _library() -> ctypes.CDLL:
             return ctypes.CDLL(name)
         except OSError:
             continue
-    raise _runner().BundleError(
-        "the CUDA runtime (libcudart) is not installed", "sudo apt install nvidia-jetpack", 4
-    )
+    raise _runner().BundleError("the CUDA runtime (libcudart) is not installed", "sudo apt install nvidia-jetpack", 4)
 
 
 class Cuda:

@@ -95,9 +95,7 @@ def load(path: AnyPath) -> Image.Image:
             # A JPEG of the MPO kind carries previews behind its one picture.
             pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             if pages != 1:
-                raise ImageError(
-                    f"{path} holds {pages} pictures, not one", "save each page or frame as its own file"
-                )
+                raise ImageError(f"{path} holds {pages} pictures, not one", "save each page or frame as its own file")
             return ImageOps.exif_transpose(image)
     except ImageError:
         raise
@@ -105,16 +103,12 @@ def load(path: AnyPath) -> Image.Image:
         raise _too_large(path, "far too many pixels") from None
     except UnidentifiedImageError:
         empty = place.stat().st_size == 0
-        raise ImageError(
-            f"{path} is {'empty' if empty else 'not an image that can be read'}", known
-        ) from None
+        raise ImageError(f"{path} is {'empty' if empty else 'not an image that can be read'}", known) from None
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise ImageError(f"{path} cannot be read: {error.strerror}") from None
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(
-            f"{path} is damaged or truncated: {reason}", "copy or export the file again"
-        ) from None
+        raise ImageError(f"{path} is damaged or truncated: {reason}", "copy or export the file again") from None
 
 
 def _too_large(path: object, seen: str) -> ImageError:
@@ -140,9 +134,7 @@ def to_rgb(path: AnyPath, image: Image.Image) -> UInt8:
             image = Image.alpha_composite(black, image.convert("RGBA"))
         return np.array(image.convert("RGB"))
     except _DAMAGE as error:
-        raise ImageError(
-            f"{path} cannot be converted to RGB: {error}", "save it as 8-bit grey or RGB"
-        ) from None
+        raise ImageError(f"{path} cannot be converted to RGB: {error}", "save it as 8-bit grey or RGB") from None
 
 
 def _stretch(values: npt.NDArray[np.generic]) -> UInt8:
@@ -214,9 +206,7 @@ def outline(mask: UInt8) -> npt.NDArray[np.bool_]:
     return inside[1:-1, 1:-1] & ~core
 
 
-def overlay(
-    image: UInt8, mask: UInt8, *, color: tuple[int, int, int] = (255, 64, 64), opacity: float = 0.3
-) -> UInt8:
+def overlay(image: UInt8, mask: UInt8, *, color: tuple[int, int, int] = (255, 64, 64), opacity: float = 0.3) -> UInt8:
     """Draw ``mask`` (H, W) on a copy of ``image`` (H, W, 3): a tint of ``opacity`` and a full outline."""
     if image.shape[:2] != mask.shape:
         raise ImageError(f"the mask is {mask.shape}, the image {image.shape[:2]}")

@@ -37,14 +37,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="TIFF, PNG, JPEG, ... of any size")
     parser.add_argument("-o", "--out", default="predictions", metavar="DIR", help="default: predictions")
-    parser.add_argument(
-        "--threshold", type=_share, help="probability from which a pixel is in the mask, 0 to 1"
-    )
+    parser.add_argument("--threshold", type=_share, help="probability from which a pixel is in the mask, 0 to 1")
     parser.add_argument("--runtime", choices=runner.RUNTIMES, default="auto", help="default: auto")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the runtime, default 1")
-    parser.add_argument(
-        "--no-check", action="store_true", help="do not compare this Bundle with its checksums"
-    )
+    parser.add_argument("--no-check", action="store_true", help="do not compare this Bundle with its checksums")
     return parser.parse_args(arguments)
 
 
@@ -68,9 +64,7 @@ def plan_outputs(names: list[str], out: pathlib.Path) -> list[tuple[str, pathlib
             message = f"{planned[stem]} and {name} would both be written as {stem}_mask.png"
             raise runner.BundleError(message, "predict them one after the other into different folders", 2)
         planned[stem] = name
-    outputs = [
-        (name, out / f"{stem}_mask.png", out / f"{stem}_overlay.png") for stem, name in planned.items()
-    ]
+    outputs = [(name, out / f"{stem}_mask.png", out / f"{stem}_overlay.png") for stem, name in planned.items()]
     sources = {pathlib.Path(name).resolve() for name in names}
     for _, *paths in outputs:
         for path in paths:

@@ -84,21 +84,15 @@ def open_dataset(name: str, root: str | Path | None = None, **options: Any) -> D
             raise UsageError(f"{name} has no option {option!r}", hint=hint)
     if not info.needs_root:
         if root is not None:
-            raise UsageError(
-                f"{name} are generated and have no folder", hint="leave the data root out, or name --data"
-            )
+            raise UsageError(f"{name} are generated and have no folder", hint="leave the data root out, or name --data")
         generated: Dataset = factory(**options)
         return generated
     if root is None:
-        raise UsageError(
-            f"{name} needs the folder of its files", hint=f"--data-root DIR, or set {ENVIRONMENT}"
-        )
+        raise UsageError(f"{name} needs the folder of its files", hint=f"--data-root DIR, or set {ENVIRONMENT}")
     try:
         found: Dataset = factory(Path(root).expanduser(), **options)
     except OSError as error:
-        raise InputError(
-            f"{root} cannot be read: {error.strerror}", hint="check the folder's permissions"
-        ) from None
+        raise InputError(f"{root} cannot be read: {error.strerror}", hint="check the folder's permissions") from None
     return found
 
 

@@ -82,9 +82,7 @@ def _match_masks(images: dict[str, Path], files: dict[str, Path]) -> dict[str, P
         if owner is None:
             alone.append(str(path))
         elif owner in masks:
-            raise InputError(
-                f"{images[owner]} has two masks, {masks[owner].name} and {path.name}", hint="remove one"
-            )
+            raise InputError(f"{images[owner]} has two masks, {masks[owner].name} and {path.name}", hint="remove one")
         else:
             masks[owner] = path
     if alone:
@@ -96,9 +94,7 @@ def _patient_rule(group: str | None) -> Callable[[str], str | None]:
     if group is None:
         return lambda stem: stem
     if not group:
-        raise UsageError(
-            "the group is empty", hint='give a separator such as "_", or a pattern such as "^(p[0-9]+)"'
-        )
+        raise UsageError("the group is empty", hint='give a separator such as "_", or a pattern such as "^(p[0-9]+)"')
     if "(" not in group:
         return lambda stem: stem.split(group)[0] or None if group in stem else None
     try:
@@ -106,9 +102,7 @@ def _patient_rule(group: str | None) -> Callable[[str], str | None]:
     except re.error as error:
         raise UsageError(f"the group {group!r} is not a regular expression: {error}") from None
     if not pattern.groups:
-        raise UsageError(
-            f"the group {group!r} captures nothing", hint='put the patient in brackets: "^(p[0-9]+)_"'
-        )
+        raise UsageError(f"the group {group!r} captures nothing", hint='put the patient in brackets: "^(p[0-9]+)_"')
 
     def search(stem: str) -> str | None:
         match = pattern.search(stem)

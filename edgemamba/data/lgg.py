@@ -62,9 +62,7 @@ def _list_patient(folder: Path, images: dict[Sample, Path], masks: dict[Sample, 
             continue
         match = _SLICE.fullmatch(path.name)
         if match is None:
-            raise InputError(
-                f"{path} is not named <slice>_<number>.tif or <slice>_<number>_mask.tif", hint=_HINT
-            )
+            raise InputError(f"{path} is not named <slice>_<number>.tif or <slice>_<number>_mask.tif", hint=_HINT)
         kind = masks if match["mask"] else images
         kind[Sample(match["id"], folder.name, int(match["number"]))] = path
 

@@ -57,9 +57,7 @@ class PairDataset(Dataset):
         """See :meth:`Dataset.fingerprint`."""
         with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             hashes = pool.map(_pair_hash, self.pairs)
-            lines = sorted(
-                f"{sample.id}\t{found}\n" for sample, found in zip(self.samples, hashes, strict=True)
-            )
+            lines = sorted(f"{sample.id}\t{found}\n" for sample, found in zip(self.samples, hashes, strict=True))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -104,9 +102,7 @@ def read_mask(path: Path) -> UInt8:
     else:
         colors = images.to_rgb(path, picture)
         if not _grey(colors):
-            raise images.ImageError(
-                f"{path} is a colour image, not a mask", "save the mask as grey, 0 and 255"
-            )
+            raise images.ImageError(f"{path} is a colour image, not a mask", "save the mask as grey, 0 and 255")
         values = colors[:, :, 0]
     foreground = values != 0
     marks = np.unique(values[foreground])

@@ -58,9 +58,7 @@ class Phantoms(Dataset):
         for option, value in self.options.items():
             low, high = LIMITS[option]
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise UsageError(
-                    f"phantoms: {option} is {value!r}", hint=f"a whole number from {low} to {high}"
-                )
+                raise UsageError(f"phantoms: {option} is {value!r}", hint=f"a whole number from {low} to {high}")
         self.samples = tuple(
             Sample(f"phantom_{patient:03d}_{number:02d}", f"phantom_{patient:03d}", number)
             for patient in range(patients)
@@ -250,9 +248,7 @@ class _Canvas:
         nuclei = 1.0 - ((self.height + 0.05) / 0.32) ** 2
         if nuclei > 0.05:
             reach = math.sqrt(nuclei)
-            body = self._ellipse(
-                self.side - np.float32(0.19), self.y + np.float32(0.05), 0.085 * reach, 0.16 * reach
-            )
+            body = self._ellipse(self.side - np.float32(0.19), self.y + np.float32(0.05), 0.085 * reach, 0.16 * reach)
             self._paint("nuclei", step(body, 0.3))
             slit = self._ellipse(self.x, self.y - np.float32(0.02), 0.018, 0.14 * reach)
             self._paint("fluid", step(slit, 0.5))
@@ -260,9 +256,7 @@ class _Canvas:
         if ventricle > 0.05:
             reach = math.sqrt(ventricle)
             bow = self.side - np.float32(0.055) - self.y * self.y * np.float32(0.6)
-            body = self._ellipse(
-                bow, self.y - np.float32(0.02), 0.042 * self.head.ventricle * reach, 0.36 * reach
-            )
+            body = self._ellipse(bow, self.y - np.float32(0.02), 0.042 * self.head.ventricle * reach, 0.36 * reach)
             self.signal[1] += step(body + np.float32(0.5), 1.0) * np.float32(self.head.caps)
             self.hollow = step(body, 0.3)
             self._paint("fluid", self.hollow)

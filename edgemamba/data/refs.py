@@ -38,13 +38,9 @@ def open_ref(ref: DataRef, root_override: str | Path | None = None) -> tuple[Dat
     root = root_override if root_override is not None else ref.root
     if ref.name in DATASETS and DATASETS[ref.name].needs_root:
         if root is None:
-            raise InputError(
-                f"the record of the {ref.name} data names no folder", hint="give it with --data-root DIR"
-            )
+            raise InputError(f"the record of the {ref.name} data names no folder", hint="give it with --data-root DIR")
         if not Path(root).is_dir():
-            raise InputError(
-                f"{root}, the folder of the {ref.name} data, is gone", hint="give it with --data-root DIR"
-            )
+            raise InputError(f"{root}, the folder of the {ref.name} data, is gone", hint="give it with --data-root DIR")
     dataset = open_dataset(ref.name, root, **ref.options)
     found = dataset.fingerprint()
     if found != ref.fingerprint:

@@ -63,9 +63,7 @@ def parse_spec(spec: str) -> int | None:
         return None
     folds = {"patient": 0, **{f"fold:{k}": k for k in range(FOLDS)}}
     if spec not in folds:
-        raise UsageError(
-            f"no split is named {spec!r}", hint=f"one of: image, patient, fold:0 ... fold:{FOLDS - 1}"
-        )
+        raise UsageError(f"no split is named {spec!r}", hint=f"one of: image, patient, fold:0 ... fold:{FOLDS - 1}")
     return folds[spec]
 
 

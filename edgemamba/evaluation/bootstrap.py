@@ -164,9 +164,7 @@ def ratio(above: Statistic, below: Statistic) -> Statistic:
         first, second = parts(totals)
         inverse = _divide(np.ones(len(totals)), below.value(second))[:, None]
         share = value(totals)[:, None]
-        return np.concatenate(
-            [above.gradient(first) * inverse, -below.gradient(second) * share * inverse], axis=1
-        )
+        return np.concatenate([above.gradient(first) * inverse, -below.gradient(second) * share * inverse], axis=1)
 
     return _paired(above, below, value, gradient)
 
@@ -180,9 +178,7 @@ def difference(first: Statistic, second: Statistic) -> Statistic:
 
     def gradient(totals: Floats) -> Floats:
         assert first.gradient is not None and second.gradient is not None
-        return np.concatenate(
-            [first.gradient(totals[:, :split]), -second.gradient(totals[:, split:])], axis=1
-        )
+        return np.concatenate([first.gradient(totals[:, :split]), -second.gradient(totals[:, split:])], axis=1)
 
     return _paired(first, second, value, gradient)
 
@@ -297,6 +293,4 @@ def _paired(
     gradient: Callable[[Floats], Floats],
 ) -> Statistic:
     smooth = first.gradient is not None and second.gradient is not None
-    return Statistic(
-        np.concatenate([first.features, second.features], axis=1), value, gradient if smooth else None
-    )
+    return Statistic(np.concatenate([first.features, second.features], axis=1), value, gradient if smooth else None)

@@ -74,9 +74,7 @@ class Retention:
     def retention(self, protocol: str = "pooled", *, seed: int = 0) -> Estimate:
         """Candidate's Dice / reference's Dice as a share, with a paired 95 % interval over patients."""
         build = PROTOCOLS[protocol].statistic
-        return estimate(
-            ratio(build(self.candidate.scores, "dice"), build(self.reference.scores, "dice")), seed=seed
-        )
+        return estimate(ratio(build(self.candidate.scores, "dice"), build(self.reference.scores, "dice")), seed=seed)
 
     @property
     def equal_pixels(self) -> float:
@@ -197,17 +195,13 @@ def _rate(scores: Scores) -> Statistic:
     return dataclasses.replace(rate, gradient=None)
 
 
-def compare(
-    reference: Evaluation, candidate: Evaluation, differences: Sequence[SliceDifference]
-) -> Retention:
+def compare(reference: Evaluation, candidate: Evaluation, differences: Sequence[SliceDifference]) -> Retention:
     """Put two evaluations of the same slices side by side.
 
     Raises:
         ValueError: other slices, another order or another threshold.
     """
-    keys = [
-        [(one.id, one.height, one.width, one.true) for one in side.slices] for side in (reference, candidate)
-    ]
+    keys = [[(one.id, one.height, one.width, one.true) for one in side.slices] for side in (reference, candidate)]
     if keys[0] != keys[1] or len(differences) != len(keys[0]) or reference.threshold != candidate.threshold:
         raise ValueError("retention needs two evaluations of the same slices, in one order, at one threshold")
     return Retention(reference, candidate, tuple(differences))
@@ -250,6 +244,4 @@ def evaluate_pair(
 def _difference(first: Floats, second: Floats, masks: Sequence[Pixels]) -> SliceDifference:
     absolute = np.abs(first.astype(np.float64) - second)
     both, candidate, reference = count_slice(masks[1], masks[0])
-    return SliceDifference(
-        masks[0].size, both, reference, candidate, float(absolute.mean()), float(absolute.max())
-    )
+    return SliceDifference(masks[0].size, both, reference, candidate, float(absolute.mean()), float(absolute.max()))

@@ -187,12 +187,8 @@ class Evaluation:
             "headline": "pooled",
             "protocols": {name: self._protocol(name, seed) for name in PROTOCOLS},
             "patients_without_tumour": self._without_tumour(),
-            "missed_lesions": rate_document(
-                scores, missed_lesions, "slices with a tumour and an empty prediction"
-            ),
-            "false_alarms": rate_document(
-                scores, false_alarms, "slices without a tumour and with any predicted pixel"
-            ),
+            "missed_lesions": rate_document(scores, missed_lesions, "slices with a tumour and an empty prediction"),
+            "false_alarms": rate_document(scores, false_alarms, "slices without a tumour and with any predicted pixel"),
             "worst_slices": [one.row() for one in self.worst(worst)],
             "largest_false_alarms": [one.row() for one in self.largest_false_alarms(worst)],
         }
@@ -292,17 +288,13 @@ def score_slice(dataset: Dataset, index: int, predicted: Pixels, true: Pixels) -
     """Compare a predicted with the true mask, both uint8 (H, W)."""
     sample = dataset.samples[index]
     height, width = true.shape
-    return SliceScore(
-        index, sample.id, sample.patient, sample.number, height, width, *count_slice(predicted, true)
-    )
+    return SliceScore(index, sample.id, sample.patient, sample.number, height, width, *count_slice(predicted, true))
 
 
 def refuse_nothing(indices: Sequence[int], split: str) -> None:
     """Raise InputError when there are no slices to score."""
     if not indices:
-        raise InputError(
-            f"no slices to evaluate in split {split}", hint="choose another --split, or give more data"
-        )
+        raise InputError(f"no slices to evaluate in split {split}", hint="choose another --split, or give more data")
 
 
 def evaluate(

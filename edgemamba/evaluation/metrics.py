@@ -53,9 +53,7 @@ class Scores:
     def __post_init__(self) -> None:
         if not len(self.patients) == len(self.true_positive) == len(self.predicted) == len(self.true):
             raise ValueError("every slice needs a patient and three counts")
-        if (self.true_positive < 0).any() or (
-            self.true_positive > np.minimum(self.predicted, self.true)
-        ).any():
+        if (self.true_positive < 0).any() or (self.true_positive > np.minimum(self.predicted, self.true)).any():
             raise ValueError("true positives must lie between 0 and both mask areas")
 
     def __len__(self) -> int:
@@ -151,9 +149,7 @@ def _tumour_slices(scores: Scores, overlap: Overlap) -> Statistic:
 def _image(scores: Scores, overlap: Overlap) -> Statistic:
     values = scores.per_slice(overlap)
     ones = np.ones(len(scores))
-    return ratio_of_totals(
-        scores.by_patient(np.where(np.isnan(values), 1.0, values)), scores.by_patient(ones)
-    )
+    return ratio_of_totals(scores.by_patient(np.where(np.isnan(values), 1.0, values)), scores.by_patient(ones))
 
 
 def _volumes(scores: Scores, overlap: Overlap) -> Floats:

@@ -53,9 +53,7 @@ def assemble(
     processes = [run.samples for run in runs if run.samples is not None]
     first = runs[0]
     facts = _device_facts(device, options, first)
-    protocol = (
-        options.protocol() if options.samples is None else protocol_of(first.hello["plan"], len(processes))
-    )
+    protocol = options.protocol() if options.samples is None else protocol_of(first.hello["plan"], len(processes))
     cores = int(facts.facts.get("cores") or os.cpu_count() or 1)
     flags = judge(processes, cores=cores, emulated=facts.emulated)
     return ProfileReport(

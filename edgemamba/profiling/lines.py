@@ -72,9 +72,7 @@ def validity(report: ProfileReport) -> str:
     """Valid, or every reason."""
     if report.valid:
         return "valid"
-    return "doubtful: " + "; ".join(
-        f"{flag.title} {flag.observed}, limit {flag.limit}" for flag in report.flags
-    )
+    return "doubtful: " + "; ".join(f"{flag.title} {flag.observed}, limit {flag.limit}" for flag in report.flags)
 
 
 def _value(quantity: Quantity, decimals: int | None = None) -> str:
@@ -86,7 +84,5 @@ def _value(quantity: Quantity, decimals: int | None = None) -> str:
 def _interval(quantity: Quantity, decimals: int | None = None) -> str:
     if quantity.low is None or quantity.high is None:
         return ""
-    low, high = (
-        f"{end:.4g}" if decimals is None else f"{end:.{decimals}f}" for end in (quantity.low, quantity.high)
-    )
+    low, high = (f"{end:.4g}" if decimals is None else f"{end:.{decimals}f}" for end in (quantity.low, quantity.high))
     return f" (95 %: {low} to {high})"

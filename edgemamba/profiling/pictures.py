@@ -39,9 +39,7 @@ def decode_runs(runs: list[int], height: int, width: int) -> Mask:
     return flat.reshape(height, width)
 
 
-def thumbnail(
-    image: NDArray[np.uint8], masks: list[NDArray[np.uint8]]
-) -> tuple[str, list[NDArray[np.uint8]]]:
+def thumbnail(image: NDArray[np.uint8], masks: list[NDArray[np.uint8]]) -> tuple[str, list[NDArray[np.uint8]]]:
     """An image with its masks, made small.
 
     Args:

@@ -119,16 +119,12 @@ def _imported(path: Path, manifest: Manifest, steps: _Steps) -> list[AgentRun]:
             )
         refuse_wrong_results(run.golden)
     if all(run.samples is None for run in runs):
-        raise InputError(
-            f"{path} holds no timed runs", hint=f"run python {AGENT} on the board without --plan"
-        )
+        raise InputError(f"{path} holds no timed runs", hint=f"run python {AGENT} on the board without --plan")
     steps.done(2, "golden vectors", lines.golden(runs))
     return runs
 
 
-def _retention(
-    bundle: Path, manifest: Manifest, options: ProfileOptions, console: Console
-) -> Retention | NotMeasured:
+def _retention(bundle: Path, manifest: Manifest, options: ProfileOptions, console: Console) -> Retention | NotMeasured:
     if options.samples is not None:
         return NotMeasured(
             reason="not measured on that device: its samples hold times and the golden check only",

@@ -67,9 +67,7 @@ def find_reference(
     """
     wanted = manifest.source.get("weights_sha256")
     if not isinstance(wanted, str):
-        return NotMeasured(
-            reason="the Bundle does not name the weights it was made from", hint="export it again"
-        )
+        return NotMeasured(reason="the Bundle does not name the weights it was made from", hint="export it again")
     if importlib.util.find_spec("torch") is None:
         return NotMeasured(reason="the fp32 reference needs PyTorch", hint='pip install "edgemamba[train]"')
     weights = next((path for path in _candidates(run, runs) if sha256_file(path) == wanted), None)
@@ -96,9 +94,7 @@ def _candidates(run: Path | None, runs: Path) -> Iterator[Path]:
     """Weight files to look at, most likely first."""
     if run is not None:
         yield from sorted(
-            path
-            for path in (run, *run.glob("*.safetensors"), *run.glob("weights/*.safetensors"))
-            if path.is_file()
+            path for path in (run, *run.glob("*.safetensors"), *run.glob("weights/*.safetensors")) if path.is_file()
         )
         return
     for pattern in ("*/weights/*.safetensors", "*/*/weights/*.safetensors"):

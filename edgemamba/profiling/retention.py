@@ -70,9 +70,7 @@ def measure(
     )
     names = _names(reference, show_ids)
     cases = _cases(before, candidate, reference, found, disagreements, names) if disagreements else []
-    return _record(
-        reference, found, f"{candidate.runtime} {candidate.version}", len(split.test), names, cases
-    )
+    return _record(reference, found, f"{candidate.runtime} {candidate.version}", len(split.test), names, cases)
 
 
 def choose(test: Sequence[int], images: int | None) -> list[int]:
@@ -193,14 +191,10 @@ def _cases(
         if name in examples:
             why.setdefault(examples[name].index, []).append(f"{name} Dice")
     for number, (before, _, _) in enumerate(found.largest_disagreements(disagreements), 1):
-        why.setdefault(before.index, []).append(
-            "largest disagreement" if number == 1 else f"disagreement {number}"
-        )
+        why.setdefault(before.index, []).append("largest disagreement" if number == 1 else f"disagreement {number}")
     rows = {
         before.index: (before, after, change)
-        for before, after, change in zip(
-            found.reference.slices, found.candidate.slices, found.differences, strict=True
-        )
+        for before, after, change in zip(found.reference.slices, found.candidate.slices, found.differences, strict=True)
     }
     cases = []
     for index, reasons in why.items():
@@ -210,9 +204,7 @@ def _cases(
         truth = batch.masks[0]
         height, width = truth.shape
         masks = [
-            to_mask(
-                probabilities(predict, batch, source.dataset)[0], found.reference.threshold, (height, width)
-            )
+            to_mask(probabilities(predict, batch, source.dataset)[0], found.reference.threshold, (height, width))
             for predict in (reference, candidate)
         ]
         webp, small = thumbnail(image, [truth, *masks])

@@ -144,9 +144,7 @@ def interpret(events: Sequence[Event]) -> AgentRun:
             samples=_samples(events, hello, cold, golden),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise DeviceError(
-            f"the agent's record is not readable: {_one_line(error)}", hint="was it cut short?"
-        ) from None
+        raise DeviceError(f"the agent's record is not readable: {_one_line(error)}", hint="was it cut short?") from None
 
 
 def first_error(stderr: str) -> str:
@@ -174,9 +172,7 @@ def _refuse_failure(events: Sequence[Event], stderr: str, returncode: int) -> No
         if event["event"] == "golden" and event.get("ok") is False:
             refuse_wrong_results([_golden(event)])
     if failures:
-        raise DeviceError(
-            f"{AGENT}: {failures[0].get('message', 'failed')}", hint=str(failures[0].get("hint", ""))
-        )
+        raise DeviceError(f"{AGENT}: {failures[0].get('message', 'failed')}", hint=str(failures[0].get("hint", "")))
     if returncode:
         raise DeviceError(f"{AGENT} ended with code {returncode}: {first_error(stderr) or 'it said nothing'}")
 
@@ -193,9 +189,7 @@ def _golden(event: Event) -> GoldenCheck:
     return GoldenCheck(at=str(event.get("at", "")), **{key: event[key] for key in keys})
 
 
-def _samples(
-    events: Sequence[Event], hello: Event, cold: Event, golden: list[GoldenCheck]
-) -> ProcessSamples | None:
+def _samples(events: Sequence[Event], hello: Event, cold: Event, golden: list[GoldenCheck]) -> ProcessSamples | None:
     times: dict[str, list[tuple[int, int]]] = {"warmup": [], "run": []}
     for event in events:
         if event["event"] == "sample":
@@ -242,11 +236,7 @@ def reading(event: Event) -> Reading:
 def _with_prelude(events: Sequence[Event], hello: int) -> int:
     """Index of the first event that belongs to the process whose hello stands at ``hello``."""
     first = hello
-    while (
-        first
-        and events[first - 1]["event"] == "memory"
-        and events[first - 1].get("at") in ("start", "imports")
-    ):
+    while first and events[first - 1]["event"] == "memory" and events[first - 1].get("at") in ("start", "imports"):
         first -= 1
     return first
 

@@ -85,9 +85,7 @@ def percentile(samples_ms: Floats, percent: int) -> Quantity:
         return Quantity(value=None, reason=f"n = {count}, p{percent} needs {needed}")
     ordered = np.sort(samples_ms)
     low, high = interval_ranks(count, percent / 100)
-    open_end = (
-        "" if low and high else f"interval open at the {'top' if low else 'bottom'}: n = {count} is too small"
-    )
+    open_end = "" if low and high else f"interval open at the {'top' if low else 'bottom'}: n = {count} is too small"
     return Quantity(
         value=float(np.percentile(ordered, percent)),
         low=float(ordered[low - 1]) if low else None,
@@ -130,9 +128,7 @@ def block_median(samples_ms: Floats, seed: int = 0) -> Quantity:
         return Quantity(value=None, reason=f"n = {count}, the median needs {ENOUGH[50]}")
     length = min(count, max(BLOCK, math.isqrt(count)))
     if count < 2 * length:
-        return Quantity(
-            value=float(np.median(samples_ms)), reason=f"no interval: n = {count} is under two blocks"
-        )
+        return Quantity(value=float(np.median(samples_ms)), reason=f"no interval: n = {count} is under two blocks")
     rng = np.random.default_rng(seed)
     blocks = -(-count // length)
     inside = np.arange(length)

@@ -34,13 +34,9 @@ class Threshold:
 
 
 THRESHOLDS: dict[str, Threshold] = {
-    "spread": Threshold(
-        "runs scatter (IQR over median)", 10, " %", "stop other programs; pin cores; measure longer"
-    ),
+    "spread": Threshold("runs scatter (IQR over median)", 10, " %", "stop other programs; pin cores; measure longer"),
     "tail": Threshold("slow tail (p99 over p50)", 2, "x", "stop other programs; look for periodic jobs"),
-    "drift": Threshold(
-        "latency drifts (last against first quarter)", 3, " %", "warm up longer; cool the board"
-    ),
+    "drift": Threshold("latency drifts (last against first quarter)", 3, " %", "warm up longer; cool the board"),
     "processes": Threshold(
         "processes disagree (range of medians over their median)",
         5,
@@ -51,14 +47,10 @@ THRESHOLDS: dict[str, Threshold] = {
     "governor": Threshold(
         "clock governor may change the frequency", 0, "", "sudo cpupower frequency-set -g performance"
     ),
-    "throttled": Threshold(
-        "the board throttled", 0, "", "better power supply and cooling, then measure again"
-    ),
+    "throttled": Threshold("the board throttled", 0, "", "better power supply and cooling, then measure again"),
     "temperature": Threshold("temperature rose", 10, " °C", "cool the board, or warm it up before measuring"),
     "samples": Threshold("too few runs", ENOUGH[90], " runs", "more runs or more time, not --quick"),
-    "few-processes": Threshold(
-        "too few processes", MINIMUM_PROCESSES, " processes", "measure without --quick"
-    ),
+    "few-processes": Threshold("too few processes", MINIMUM_PROCESSES, " processes", "measure without --quick"),
     "swap": Threshold("memory was swapped out while measuring", 0, " MB", "free memory, then measure again"),
     "emulated": Threshold("the device is emulated", 0, "", "a latency needs the board itself"),
     "golden": Threshold(
@@ -101,9 +93,7 @@ def unobserved(processes: Sequence[ProcessSamples]) -> list[str]:
 
 def _flag(name: str, observed: str, limit: str | None = None) -> Flag:
     rule = THRESHOLDS[name]
-    return Flag(
-        name=name, title=rule.title, observed=observed, limit=limit or rule.text(), remedy=rule.remedy
-    )
+    return Flag(name=name, title=rule.title, observed=observed, limit=limit or rule.text(), remedy=rule.remedy)
 
 
 def _timing(processes: Sequence[ProcessSamples]) -> list[Flag]:
@@ -187,7 +177,5 @@ def _results(processes: Sequence[ProcessSamples]) -> list[Flag]:
         return [_flag("golden", f"the golden check failed {failed[0].at} the runs", "every check passes")]
     differences = [check.mean_abs_diff for check in checks if check.mean_abs_diff is not None]
     if differences and max(differences) - min(differences) > THRESHOLDS["golden"].limit:
-        return [
-            _flag("golden", f"mean golden difference from {min(differences):.3g} to {max(differences):.3g}")
-        ]
+        return [_flag("golden", f"mean golden difference from {min(differences):.3g} to {max(differences):.3g}")]
     return []

@@ -54,20 +54,15 @@ def distribution(report: ProfileReport) -> Figure:
             canvas.text(x + 3, 12, f"p{percent}", css="small strong")
             place = x
     if beyond:
-        canvas.text(
-            _RIGHT, 264, f"{beyond} slower, up to {ms(float(times[-1]))} ms →", css="small", anchor="end"
-        )
+        canvas.text(_RIGHT, 264, f"{beyond} slower, up to {ms(float(times[-1]))} ms →", css="small", anchor="end")
     return Figure(
         "How long one run takes",
-        f"All {len(times)} timed runs of {len(report.processes)} processes, warm-up excluded, nothing "
-        "removed.",
+        f"All {len(times)} timed runs of {len(report.processes)} processes, warm-up excluded, nothing removed.",
         canvas.render(),
         ("percentile", "runtime call, ms", "95 % interval, ms", "end to end, ms"),
         [
             (f"p{p}", ms(q.value) if q.value is not None else q.reason, interval(q), ms(e.value))
-            for (p, q), (_, e) in zip(
-                _percentiles(report.device_run), _percentiles(report.end_to_end), strict=True
-            )
+            for (p, q), (_, e) in zip(_percentiles(report.device_run), _percentiles(report.end_to_end), strict=True)
         ],
     )
 
@@ -96,8 +91,7 @@ def distributions(reports: Sequence[ProfileReport]) -> Figure:
         canvas.text(left + 28, y, name, css="small")
     return Figure(
         "How long one run takes",
-        "Cumulative share of the timed runs; the dot is the median. Further left is faster, steeper is "
-        "steadier.",
+        "Cumulative share of the timed runs; the dot is the median. Further left is faster, steeper is steadier.",
         canvas.render(),
         ("artifact", "p50, ms", "p90, ms", "p99, ms", "runs"),
         [
@@ -201,9 +195,7 @@ def _dots(canvas: Canvas, times: Floats, x: float, width: float, scale: Scale) -
     """A dot a run; where there are too many, the range of each few neighbours: no slow run disappears."""
     inside = np.minimum(times, scale.high)
     if len(times) <= _MOST_DOTS // 3:
-        canvas.dots(
-            ((x + width * (i + 0.5), scale(value)) for i, value in enumerate(inside.tolist())), "dot s1"
-        )
+        canvas.dots(((x + width * (i + 0.5), scale(value)) for i, value in enumerate(inside.tolist())), "dot s1")
         return
     bins = np.array_split(inside, min(len(times), int(width * len(times) * 1.5) + 1))
     at = x

@@ -87,9 +87,7 @@ def size(report: ProfileReport) -> Figure:
     )
 
 
-def _figure(
-    title: str, caption: str, parts: Sequence[Part], text: Callable[[float], str], total: float
-) -> Figure:
+def _figure(title: str, caption: str, parts: Sequence[Part], text: Callable[[float], str], total: float) -> Figure:
     rows = -(-len(parts) // _COLUMNS)
     words = "; ".join(f"{name} {text(value)}" for name, value, _ in parts)
     canvas = Canvas(70 + 21 * rows, title=title, description=words)

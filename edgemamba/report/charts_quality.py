@@ -75,9 +75,7 @@ def patients(report: ProfileReport) -> Figure | None:
     """A column a patient, sorted: fp32 hollow, artifact filled; None without scores."""
     if not isinstance(report.retention, Retention):
         return None
-    scored = [
-        s for s in report.retention.scores if s.dice_reference is not None and s.dice_artifact is not None
-    ]
+    scored = [s for s in report.retention.scores if s.dice_reference is not None and s.dice_artifact is not None]
     if not scored:
         return None
     scored.sort(key=lambda score: score.dice_reference or 0.0)
@@ -127,9 +125,7 @@ def pareto(reports: Sequence[ProfileReport]) -> Figure | None:
     times = [q for _, _, t, _, _ in rows for q in (t.value, t.low, t.high) if q]
     dices = [r.dice_artifact.value or 0.0 for _, _, _, r, _ in rows]
     log = max(times) / min(times) > 3
-    low, high = (
-        (min(times) / 1.25, max(times) * 1.25) if log else spread(times, pad=0.18, minimum=max(times) * 0.2)
-    )
+    low, high = (min(times) / 1.25, max(times) * 1.25) if log else spread(times, pad=0.18, minimum=max(times) * 0.2)
     across = Scale(low, high, _LEFT + 6, _RIGHT, log)
     up = Scale(*spread(dices, pad=0.3, minimum=0.01), 226, 30)
     canvas = Canvas(
@@ -140,9 +136,7 @@ def pareto(reports: Sequence[ProfileReport]) -> Figure | None:
     canvas.path(sorted((across(rows[i][2].value or low), up(dices[i])) for i in front), "front")
     largest = max(report.subject.artifact_bytes for *_, report in rows)
     radii = [4 + 8 * math.sqrt(report.subject.artifact_bytes / largest) for *_, report in rows]
-    discs = [
-        (across(row[2].value or low), up(dice), r) for row, dice, r in zip(rows, dices, radii, strict=True)
-    ]
+    discs = [(across(row[2].value or low), up(dice), r) for row, dice, r in zip(rows, dices, radii, strict=True)]
     for (x, y, radius), (position, (_, index, time, _, _)) in zip(discs, enumerate(rows), strict=True):
         if time.low is not None and time.high is not None:
             canvas.line(across(time.low), y, across(time.high), y, f"stroke {series(index)}")
@@ -169,9 +163,7 @@ def pareto(reports: Sequence[ProfileReport]) -> Figure | None:
     )
 
 
-def _label_places(
-    discs: Sequence[tuple[float, float, float]], names: Sequence[str]
-) -> list[tuple[float, float, str]]:
+def _label_places(discs: Sequence[tuple[float, float, float]], names: Sequence[str]) -> list[tuple[float, float, str]]:
     """(x, y, anchor) of each disc's label: the first place that covers no disc and no earlier label."""
     taken = [(x - r, y - r, x + r, y + r) for x, y, r in discs]
     places = []

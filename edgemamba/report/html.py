@@ -93,9 +93,7 @@ def _details(report: ProfileReport, key: str, level: str) -> str:
         charts_parts.warm_image(report),
     ]
     resources = [charts_resources.memory(report), charts_parts.size(report)]
-    quality = [
-        figure for figure in (charts_quality.retention([report]), charts_quality.patients(report)) if figure
-    ]
+    quality = [figure for figure in (charts_quality.retention([report]), charts_quality.patients(report)) if figure]
     return f"""<h2{css} id="{key}-time">Time</h2>
 {_grid(time)}
 <h2{css} id="{key}-memory">Memory and size</h2>
@@ -128,9 +126,7 @@ def _comparison(reports: Sequence[ProfileReport]) -> str:
             f"{escape(', '.join(doubtful))}. The reasons stand with each.</p></div>"
         )
     else:
-        state = (
-            f'<div class="badge"><p><strong>✓ All {len(reports)} measurements are valid</strong></p></div>'
-        )
+        state = f'<div class="badge"><p><strong>✓ All {len(reports)} measurements are valid</strong></p></div>'
     articles = "".join(
         f'<article id="r{number}" aria-label="{escape(name)}"><p class="eyebrow">{number} of {len(reports)}: '
         f"{escape(words.subject_line(report))}</p>"
@@ -178,11 +174,7 @@ def _table(reports: Sequence[ProfileReport], names: Sequence[str]) -> str:
             f"{report.subject.artifact_bytes / 1e3:.0f}",
             *quality,
         ]
-        word = (
-            '<span class="word ok">✓ valid</span>'
-            if report.valid
-            else '<span class="word doubt">⚠ doubtful</span>'
-        )
+        word = '<span class="word ok">✓ valid</span>' if report.valid else '<span class="word doubt">⚠ doubtful</span>'
         rows.append(
             f'<tr><th scope="row"><span class="key {series(index)}"></span><a '
             f'href="#r{index + 1}">{escape(name)}</a></th>'

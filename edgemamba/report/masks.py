@@ -20,8 +20,7 @@ def case_tiles(case: Case, key: str, name: str) -> str:
         decode_runs(runs, height, width) for runs in (case.truth, case.reference, case.artifact)
     )
     image = (
-        f'<image id="{escape(key)}" width="{width}" height="{height}" '
-        f'href="data:image/webp;base64,{case.image_webp}"/>'
+        f'<image id="{escape(key)}" width="{width}" height="{height}" href="data:image/webp;base64,{case.image_webp}"/>'
     )
     again = f'<use href="#{escape(key)}"/>'
     tiles = [

@@ -23,15 +23,11 @@ _PROTOCOL_HEADER = ("protocol", "fp32 PyTorch", "artifact", "retention, %", "def
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose first column names the row; numbers at the right."""
-    head = "".join(
-        f'<th scope="col"{_side(rows, column)}>{escape(text)}</th>' for column, text in enumerate(header)
-    )
+    head = "".join(f'<th scope="col"{_side(rows, column)}>{escape(text)}</th>' for column, text in enumerate(header))
     body = "".join(
         "<tr>"
         + f'<th scope="row">{escape(row[0])}</th>'
-        + "".join(
-            f"<td{_side(rows, column)}>{escape(text)}</td>" for column, text in enumerate(row) if column
-        )
+        + "".join(f"<td{_side(rows, column)}>{escape(text)}</td>" for column, text in enumerate(row) if column)
         + "</tr>"
         for row in rows
     )
@@ -112,9 +108,7 @@ def quality_table(report: ProfileReport) -> str:
         ("probability, largest |difference|", "–", f"{kept.max_abs_difference:.2e}"),
     ]
     protocols = [
-        _protocol_row(name, protocol)
-        for name, protocol in kept.protocols.items()
-        if "left_out" not in protocol
+        _protocol_row(name, protocol) for name, protocol in kept.protocols.items() if "left_out" not in protocol
     ]
     return (
         '<h3 class="part">Beside Dice</h3><div '
@@ -177,8 +171,7 @@ def provenance(report: ProfileReport) -> str:
         ("edgemamba", report.edgemamba + (f", commit {report.commit}" if report.commit else "")),
         (
             "runtime",
-            f"{report.runtime} {report.runtime_version}"
-            + (f" ({report.runtime_note})" if report.runtime_note else ""),
+            f"{report.runtime} {report.runtime_version}" + (f" ({report.runtime_note})" if report.runtime_note else ""),
         ),
         ("versions", ", ".join(f"{name} {version}" for name, version in report.environment.items())),
         ("machine", _machine(report.device.facts)),
@@ -189,8 +182,7 @@ def provenance(report: ProfileReport) -> str:
     if isinstance(kept, Retention):
         rows.append(("data", f"{kept.data}, {kept.split} split, fingerprint {kept.fingerprint}"))
     body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td class="hash">{escape(text)}</td></tr>'
-        for name, text in rows
+        f'<tr><th scope="row">{escape(name)}</th><td class="hash">{escape(text)}</td></tr>' for name, text in rows
     )
     return (
         f'<div class="main"><table><tbody>{body}</tbody></table></div>'

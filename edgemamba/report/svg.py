@@ -99,15 +99,13 @@ class Canvas:
     def text(self, x: float, y: float, text: str, *, css: str = "", anchor: str = "start") -> None:
         """One line of text; ``anchor`` start, middle or end."""
         self._parts.append(
-            f'<text x="{short(x)}" y="{short(y)}" class="{escape(css)}" '
-            f'text-anchor="{anchor}">{escape(text)}</text>'
+            f'<text x="{short(x)}" y="{short(y)}" class="{escape(css)}" text-anchor="{anchor}">{escape(text)}</text>'
         )
 
     def line(self, x1: float, y1: float, x2: float, y2: float, css: str) -> None:
         """A straight line."""
         self._parts.append(
-            f'<line x1="{short(x1)}" y1="{short(y1)}" x2="{short(x2)}" y2="{short(y2)}" '
-            f'class="{escape(css)}"/>'
+            f'<line x1="{short(x1)}" y1="{short(y1)}" x2="{short(x2)}" y2="{short(y2)}" class="{escape(css)}"/>'
         )
 
     def rect(self, x: float, y: float, width: float, height: float, css: str, *, radius: float = 0) -> None:
@@ -122,9 +120,7 @@ class Canvas:
 
     def circle(self, x: float, y: float, radius: float, css: str) -> None:
         """A disc or ring."""
-        self._parts.append(
-            f'<circle cx="{short(x)}" cy="{short(y)}" r="{short(radius)}" class="{escape(css)}"/>'
-        )
+        self._parts.append(f'<circle cx="{short(x)}" cy="{short(y)}" r="{short(radius)}" class="{escape(css)}"/>')
 
     def path(self, points: Iterable[Point], css: str) -> None:
         """A line through points."""

@@ -51,9 +51,7 @@ def verdict(report: ProfileReport) -> str:
     kept = report.retention
     if not isinstance(kept, Retention):
         return f"{speed}; accuracy was not measured."
-    return (
-        f"{speed} and keeps {_kept(kept)} of the fp32 model’s Dice of {fixed(kept.dice_reference.value, 3)}."
-    )
+    return f"{speed} and keeps {_kept(kept)} of the fp32 model’s Dice of {fixed(kept.dice_reference.value, 3)}."
 
 
 def verdict_of_many(reports: Sequence[ProfileReport]) -> str:
@@ -139,9 +137,7 @@ def _conditions(report: ProfileReport) -> list[str]:
     ]
     kept = report.retention
     if isinstance(kept, Retention):
-        parts.append(
-            f"Dice on {kept.images} images of {kept.patients} patients ({kept.data}, {kept.split} split)"
-        )
+        parts.append(f"Dice on {kept.images} images of {kept.patients} patients ({kept.data}, {kept.split} split)")
     return [part for part in parts if part]
 
 
@@ -158,11 +154,7 @@ def not_the_board(report: ProfileReport) -> str:
 
 def _kept(kept: Retention) -> str:
     value = kept.retention_pct.value
-    return (
-        "an undefined share"
-        if value is None
-        else f"{fixed(value, 1 if value < 99.9 or value >= 100 else 2)}\u00a0%"
-    )
+    return "an undefined share" if value is None else f"{fixed(value, 1 if value < 99.9 or value >= 100 else 2)}\u00a0%"
 
 
 def _floor(value: float) -> str:

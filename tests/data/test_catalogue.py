@@ -55,9 +55,7 @@ def test_table_names_its_rows() -> None:
         ("folder", "here", {"groups": "_"}, "no option 'groups'", "did you mean group"),
     ],
 )
-def test_what_does_not_fit(
-    name: str, root: str | None, options: dict[str, object], match: str, hint: str
-) -> None:
+def test_what_does_not_fit(name: str, root: str | None, options: dict[str, object], match: str, hint: str) -> None:
     with pytest.raises(UsageError, match=match) as caught:
         open_dataset(name, root, **options)
     assert hint in caught.value.hint
@@ -105,17 +103,13 @@ def test_bad_files_are_counted_and_the_first_named(make_folder: Make) -> None:
     root = make_folder([f"s{k}" for k in range(8)])
     for k in (1, 2, 4, 5, 7):
         (root / "images" / f"s{k}.png").write_bytes(b"damaged")
-    with pytest.raises(
-        InputError, match=r"5 of 8 samples cannot be used: .*s1.*; .*s2.*; .*s4.*; and 2 more$"
-    ):
+    with pytest.raises(InputError, match=r"5 of 8 samples cannot be used: .*s1.*; .*s2.*; .*s4.*; and 2 more$"):
         load_arrays(open_dataset("folder", root), range(8), (16, 16), QUIET)
     with pytest.raises(InputError, match=r"s1\.png is not an image that can be read$"):
         load_arrays(open_dataset("folder", root), (0, 1), (16, 16), QUIET)
 
 
-def test_reading_many_files_tells_how_far_it_is(
-    make_folder: Make, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_reading_many_files_tells_how_far_it_is(make_folder: Make, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = open_dataset("folder", make_folder(["a", "b"]))
     load_arrays(dataset, range(2), (16, 16), Console(interactive=True))
     shown = capsys.readouterr()
@@ -153,9 +147,7 @@ def test_record_opens_the_same_files_where_they_are_now(lgg_root: Path, tmp_path
         open_ref(ref.model_copy(update={"root": None}))
     name = dataset.samples[0].patient
     Image.fromarray(picture(77)).save(moved / "kaggle_3m" / name / f"{name}_1.tif")
-    with pytest.raises(
-        InputError, match=r"not what was recorded: fingerprint [0-9a-f]{12}, expected [0-9a-f]{12}"
-    ):
+    with pytest.raises(InputError, match=r"not what was recorded: fingerprint [0-9a-f]{12}, expected [0-9a-f]{12}"):
         open_ref(ref, moved)
 
 

@@ -89,9 +89,7 @@ def test_missing_partners_are_counted_and_named(make_folder: Make) -> None:
     root = make_folder([f"s{k}" for k in range(6)])
     for k in (1, 2, 3, 4):
         (root / "masks" / f"s{k}.png").unlink()
-    with pytest.raises(
-        InputError, match=r"4 images without mask: .*s1\.png, .*s2\.png, .*s3\.png and 1 more"
-    ):
+    with pytest.raises(InputError, match=r"4 images without mask: .*s1\.png, .*s2\.png, .*s3\.png and 1 more"):
         open_dataset("folder", root)
     for k in (0, 1, 2, 3, 4):
         (root / "images" / f"s{k}.png").unlink()

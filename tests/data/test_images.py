@@ -43,9 +43,7 @@ def test_lossless_formats_give_the_same_pixels(tmp_path: Path, name: str) -> Non
 
 
 def test_lossy_formats_stay_close(tmp_path: Path) -> None:
-    smooth = np.repeat(np.arange(64, dtype=np.uint8)[:, None, None] * np.uint8(3), 64, axis=1).repeat(
-        3, axis=2
-    )
+    smooth = np.repeat(np.arange(64, dtype=np.uint8)[:, None, None] * np.uint8(3), 64, axis=1).repeat(3, axis=2)
     for name in ("a.jpg", "b.jpeg", "a.gif"):
         (tmp_path / name).write_bytes(encoded(name, smooth))
         difference = images.open_image(str(tmp_path / name)).astype(int) - smooth
@@ -187,9 +185,7 @@ def test_input_of_the_same_size_is_exact() -> None:
     tensor = images.to_input(pixels, (32, 48), 1 / 255)
     assert tensor.dtype == np.float32
     assert tensor.flags.c_contiguous
-    np.testing.assert_array_equal(
-        tensor[0], pixels.transpose(2, 0, 1).astype(np.float32) * np.float32(1 / 255)
-    )
+    np.testing.assert_array_equal(tensor[0], pixels.transpose(2, 0, 1).astype(np.float32) * np.float32(1 / 255))
 
 
 def bilinear(values: np.ndarray, count: int, axis: int) -> np.ndarray:
@@ -237,9 +233,7 @@ def test_threshold_itself_is_inside() -> None:
 def test_nearest_mask_keeps_two_values_and_its_place() -> None:
     mask = np.zeros((8, 8), np.uint8)
     mask[2:4, 4:8] = 1
-    np.testing.assert_array_equal(
-        images.resize_mask(mask, (16, 16)), mask.repeat(2, axis=0).repeat(2, axis=1)
-    )
+    np.testing.assert_array_equal(images.resize_mask(mask, (16, 16)), mask.repeat(2, axis=0).repeat(2, axis=1))
     assert images.resize_mask(mask, (8, 8)) is mask
 
 

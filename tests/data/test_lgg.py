@@ -41,9 +41,7 @@ def test_pixels_keep_their_channels_and_masks_become_0_and_1(lgg_root: Path) -> 
 
 def test_every_split_works_and_is_by_name(lgg_root: Path) -> None:
     dataset = open_dataset("lgg", lgg_root)
-    order = sorted(
-        (sample.id for sample in dataset.samples), key=lambda name: hashlib.sha256(name.encode()).digest()
-    )
+    order = sorted((sample.id for sample in dataset.samples), key=lambda name: hashlib.sha256(name.encode()).digest())
     split = split_dataset(dataset, "image")
     assert [dataset.samples[index].id for index in split.train] == sorted(
         order[:19], key=lambda name: (name.rsplit("_", 1)[0], int(name.rsplit("_", 1)[1]))
@@ -63,9 +61,7 @@ def test_root_without_the_layout(tmp_path: Path) -> None:
 def test_images_without_masks_are_counted_and_the_first_named(lgg_root: Path) -> None:
     for number in (1, 2, 10, 11):
         (lgg_root / "kaggle_3m" / FIRST / f"{FIRST}_{number}_mask.tif").unlink()
-    with pytest.raises(
-        InputError, match=r"4 images without mask: .*_1\.tif, .*_10\.tif, .*_11\.tif and 1 more"
-    ):
+    with pytest.raises(InputError, match=r"4 images without mask: .*_1\.tif, .*_10\.tif, .*_11\.tif and 1 more"):
         open_dataset("lgg", lgg_root)
 
 

@@ -90,9 +90,7 @@ def test_seeds_and_patients_differ() -> None:
     assert first.fingerprint() == open_dataset("phantoms", seed=0, size=32).fingerprint()
 
 
-@pytest.mark.parametrize(
-    "options", [{"patients": 0}, {"size": 8}, {"seed": -1}, {"slices": 2.0}, {"size": True}]
-)
+@pytest.mark.parametrize("options", [{"patients": 0}, {"size": 8}, {"seed": -1}, {"slices": 2.0}, {"size": True}])
 def test_impossible_options(options: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))) as caught:
         open_dataset("phantoms", **options)
@@ -125,6 +123,4 @@ def test_field_is_smooth_and_the_same_at_every_resolution() -> None:
 
 def test_centers_and_step() -> None:
     np.testing.assert_allclose(centers(4), [-0.75, -0.25, 0.25, 0.75])
-    np.testing.assert_allclose(
-        step(np.array([-1.0, -0.1, 0.0, 0.1, 1.0], np.float32), 0.2), [0, 0, 0.5, 1, 1]
-    )
+    np.testing.assert_allclose(step(np.array([-1.0, -0.1, 0.0, 0.1, 1.0], np.float32), 0.2), [0, 0, 0.5, 1, 1])

@@ -43,9 +43,7 @@ class Squares(Dataset):
         self.options = {}
         self._seed = seed
         self.samples = tuple(
-            Sample(
-                f"p{index % patients}_{index // patients + 1}", f"p{index % patients}", index // patients + 1
-            )
+            Sample(f"p{index % patients}_{index // patients + 1}", f"p{index % patients}", index // patients + 1)
             for index in range(slices)
         )
 

@@ -52,11 +52,7 @@ def test_retention_is_the_quotient_of_the_two_figures(squares, plane):
         row = document["protocols"][name]
         assert row["retention_percent"]["value"] == pytest.approx(100 * row["candidate"] / row["reference"])
         assert row["reference"] == found.reference.value(name)
-        assert (
-            row["retention_percent"]["low"]
-            <= row["retention_percent"]["value"]
-            <= row["retention_percent"]["high"]
-        )
+        assert row["retention_percent"]["low"] <= row["retention_percent"]["value"] <= row["retention_percent"]["high"]
     drop = found.reference.value("tumour_slices") - found.candidate.value("tumour_slices")
     assert document["mean_slice_drop"]["value"] == pytest.approx(drop)
     assert "left_out" in document["protocols"]["paper_batch16"]

@@ -39,9 +39,7 @@ def test_perfect_and_empty_predictors(squares, plane):
     everything = range(len(squares.samples))
     perfect = evaluate(plane(0), squares, everything, (48, 60), QUIET, split="patient")
     assert perfect.value("pooled") > 0.95
-    empty = evaluate(
-        lambda images: np.zeros_like(images[:, 0]), squares, everything, (16, 16), QUIET, split="patient"
-    )
+    empty = evaluate(lambda images: np.zeros_like(images[:, 0]), squares, everything, (16, 16), QUIET, split="patient")
     tumour = sum(bool(squares.planes(index)[:, :, 0].any()) for index in everything)
     document = empty.document()
     assert document["protocols"]["pooled"]["dice"]["value"] == 0
@@ -54,9 +52,7 @@ def test_perfect_and_empty_predictors(squares, plane):
 def test_threshold_is_inclusive(squares):
     half = evaluate(lambda images: np.full_like(images[:, 0], 0.5), squares, [1], (8, 8), QUIET, split="x")
     assert half.slices[0].predicted == half.slices[0].height * half.slices[0].width
-    above = evaluate(
-        lambda images: np.full_like(images[:, 0], 0.5), squares, [1], (8, 8), QUIET, 0.51, split="x"
-    )
+    above = evaluate(lambda images: np.full_like(images[:, 0], 0.5), squares, [1], (8, 8), QUIET, 0.51, split="x")
     assert above.slices[0].predicted == 0
 
 

@@ -35,8 +35,7 @@ def uniform(stream: int, count: int) -> np.ndarray:
     """The integer hash behind the golden vectors, in [0, 1)."""
     mask = np.uint64(0xFFFFFFFF)
     h = (
-        np.arange(count, dtype=np.uint64) * np.uint64(2654435761)
-        + np.uint64(stream + 1) * np.uint64(2246822519)
+        np.arange(count, dtype=np.uint64) * np.uint64(2654435761) + np.uint64(stream + 1) * np.uint64(2246822519)
     ) & mask
     h ^= h >> np.uint64(15)
     h = (h * np.uint64(739982445)) & mask
@@ -197,11 +196,7 @@ def test_adding_scores_is_scoring_all_slices(first, second):
     above = np.concatenate([first.true_positive, second.true_positive]).sum() * 2
     below = sum(int(part.sum()) for one in (first, second) for part in (one.predicted, one.true))
     assert len(both) == len(first) + len(second)
-    assert (
-        math.isnan(dice("pooled", both))
-        if not below
-        else dice("pooled", both) == pytest.approx(above / below)
-    )
+    assert math.isnan(dice("pooled", both)) if not below else dice("pooled", both) == pytest.approx(above / below)
 
 
 @given(any_scores(), st.randoms(use_true_random=False))

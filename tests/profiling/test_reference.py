@@ -52,9 +52,7 @@ def test_data_that_is_not_there_is_a_reason_with_a_hint(made, tmp_path, monkeypa
     assert "--data-root" in found.hint
     assert str(tmp_path) not in found.reason
     with pytest.raises(InputError):
-        find_reference(
-            manifest.model_copy(update={"data": gone}), runs=tmp_path / "runs", data_root=tmp_path / "gone"
-        )
+        find_reference(manifest.model_copy(update={"data": gone}), runs=tmp_path / "runs", data_root=tmp_path / "gone")
 
 
 def test_a_bundle_without_weights_hash(made):

@@ -92,9 +92,7 @@ def test_a_failed_golden_check_is_said() -> None:
     assert "after" in flag.observed
 
 
-@pytest.mark.parametrize(
-    ("bits", "word"), [(0x1, "under-voltage"), (0x2, "capped"), (0x4, "throttled"), (0x8, "soft")]
-)
+@pytest.mark.parametrize(("bits", "word"), [(0x1, "under-voltage"), (0x2, "capped"), (0x4, "throttled"), (0x8, "soft")])
 def test_throttling_now_is_named(bits: int, word: str) -> None:
     (flag,) = judge(with_reading(throttled_bits=bits), cores=4, emulated=False)
     assert word in flag.observed

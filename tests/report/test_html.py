@@ -69,9 +69,7 @@ def kept(dice: float = 0.8, names: str = "", cases: bool = True) -> Retention:
     rng = np.random.default_rng(0)
     mask = np.zeros((40, 50), np.uint8)
     mask[10:20, 15:30] = 1
-    webp, small = thumbnail(
-        rng.integers(0, 255, (40, 50, 3)).astype(np.uint8), [mask, mask, np.roll(mask, 1)]
-    )
+    webp, small = thumbnail(rng.integers(0, 255, (40, 50, 3)).astype(np.uint8), [mask, mask, np.roll(mask, 1)])
     rate = Rate(count=2, of=10, rate_pct=Quantity(value=20.0, low=5.0, high=50.0))
     runs = [encode_runs(one) for one in small]
     case = Case(
@@ -139,9 +137,7 @@ def test_the_page_is_well_formed_and_offline(name):
     assert not re.search(r"url\(|@import", text)
     assert "http://" not in text
     assert "https://" not in text
-    policy = [
-        meta["content"] for meta in page.find("meta") if meta.get("http-equiv") == "Content-Security-Policy"
-    ]
+    policy = [meta["content"] for meta in page.find("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
     assert policy[0].startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
     assert [script["type"] for script in page.find("script")] == ["application/json"]
     assert len(text) < 2_000_000
@@ -194,9 +190,7 @@ def test_a_number_that_is_not_finite_is_refused():
 
 @pytest.mark.parametrize("many", [False, True])
 def test_names_from_outside_stay_text(many):
-    found = full(
-        name=HOSTILE, model=HOSTILE, target=HOSTILE, artifact=HOSTILE, precision=HOSTILE, format=HOSTILE
-    )
+    found = full(name=HOSTILE, model=HOSTILE, target=HOSTILE, artifact=HOSTILE, precision=HOSTILE, format=HOSTILE)
     device = found.device.model_copy(update={"title": HOSTILE, "name": HOSTILE, "facts": {HOSTILE: HOSTILE}})
     found = found.model_copy(
         update={
