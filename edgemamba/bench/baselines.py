@@ -45,11 +45,15 @@ def chunked_doubling(dt: Tensor, x: Tensor, A: Tensor, B: Tensor, C: Tensor, D: 
 
 
 def sequential(dt: Tensor, x: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-    """The recurrence as it is written down: one Python step a token. Shapes as ``chunked_doubling``."""
+    """The loop of the portable references: decays and inputs of all tokens first, then one Python step a token.
+
+    Shapes as ``chunked_doubling``.
+    """
+    decay = torch.exp(torch.einsum("gdl,dn->gdln", dt, A))
+    drive = torch.einsum("gdl,gnl,gdl->gdln", dt, B, x)
     state = x.new_zeros(x.shape[0], x.shape[1], A.shape[1])
     outputs = []
-    drive = dt * x
     for t in range(x.shape[2]):
-        state = torch.exp(dt[:, :, t, None] * A) * state + drive[:, :, t, None] * B[:, None, :, t]
-        outputs.append((state * C[:, None, :, t]).sum(-1))
+        state = decay[:, :, t] * state + drive[:, :, t]
+        outputs.append(torch.einsum("gdn,gn->gd", state, C[:, :, t]))
     return torch.stack(outputs, -1) + D.unsqueeze(-1) * x

@@ -89,7 +89,8 @@ def inference(rounds: int) -> dict[str, Any]:
     """UL-VM-UNet at 256x256, batch 1: exported graphs against PyTorch eager."""
     torch.manual_seed(0)
     model = build("ul-vm-unet").eval()
-    channels_last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    channels_last = copy.deepcopy(model)
+    nn.Module.to(channels_last, memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = torch.rand(1, 3, 256, 256)
     target = find_target("cpu")
     with tempfile.TemporaryDirectory() as folder:
