@@ -1,0 +1,144 @@
+"""``python -m edgemamba.bench.tables``: write the README's tables from the committed records, and from nothing else.
+
+A table stands between ``<!-- table NAME -->`` and ``<!-- end -->``; a test compares both.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgemamba.errors import InputError
+from edgemamba.files import read_json, write_text
+from edgemamba.registry import MODELS
+
+_BLOCK = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PRECISIONS = ("fp32", "fp16", "int8")
+
+
+def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def _models(_: Path) -> str:
+    rows = [
+        [f"`{info.name}`", f"{info.parameters:,}", str(info.stride), str(info.paper_dice), info.summary]
+        for info in MODELS.values()
+    ]
+    header = ["name", "parameters", "input sides are multiples of", "Dice in the paper (image split)", "what"]
+    return _markdown(header, rows)
+
+
+def _dice(found: dict[str, Any]) -> str:
+    value = found["dice"]
+    if value["low"] is None:
+        return f"{value['value']:.4f}"
+    return f"{value['value']:.4f} ({value['low']:.3f} to {value['high']:.3f})"
+
+
+def _accuracy(reports: Path) -> str:
+    rows = []
+    for path in sorted((reports / "evaluation").glob("*.json")):
+        found = read_json(path)
+        protocols = found["protocols"]
+        cells = [
+            _dice(protocols[name]) if "dice" in protocols[name] else "-"
+            for name in ("paper_batch16", "pooled", "tumour_slices", "volume")
+        ]
+        alarms, missed = found["false_alarms"], found["missed_lesions"]
+        rows.append(
+            [
+                f"`{found['subject']['model']}`",
+                found["split"],
+                f"{found['slices']} of {found['patients']}",
+                *cells,
+                f"{alarms['count']} of {alarms['of']}",
+                f"{missed['count']} of {missed['of']}",
+                f"[{path.stem}](profiles/reports/evaluation/{path.name})",
+            ]
+        )
+    header = ["model", "split", "slices of patients", "paper's protocol", "pooled", "slices with tumour"]
+    header += ["per volume, mean", "false alarms on empty slices", "missed lesions", "record"]
+    return _markdown(header, rows)
+
+
+def _profiles(reports: Path) -> str:
+    rows = []
+    for path in sorted(reports.glob("profile/*/report.json"), key=_order):
+        found = read_json(path)
+        subject, kept = found["subject"], found["retention"]
+        interval = kept["retention_pct"]
+        p90 = found["device_run"]["p90_ms"]["value"]
+        rows.append(
+            [
+                subject["model"],
+                subject["target"],
+                subject["precision"],
+                f"{found['runtime']} {found['runtime_version']}",
+                f"{found['device_run']['typical_ms']['value']:.2f}",
+                "-" if p90 is None else f"{p90:.2f}",
+                f"{found['cold_start']['total_ms']['value']:.0f}",
+                f"{found['memory']['growth_mb']['value']:.1f}",
+                f"{subject['artifact_bytes'] / 1e3:,.0f}",
+                f"{interval['value']:.2f} ({interval['low']:.2f} to {interval['high']:.2f})",
+                "-" if kept["mask_dice"] is None else f"{kept['mask_dice']:.5f}",
+                f"{kept['false_alarms_artifact']['count']} ({kept['false_alarms_reference']['count']})",
+                "valid" if found["valid"] else "doubtful",
+                f"[{path.parent.name}](profiles/reports/profile/{path.parent.name}/report.json)",
+            ]
+        )
+    header = ["model", "Bundle for", "precision", "runtime here", "median ms", "p90 ms", "cold start ms"]
+    header += ["memory over idle MB", "artifact kB", "Dice retention %", "mask Dice with fp32"]
+    header += ["false alarms (fp32)", "timing", "record"]
+    return _markdown(header, rows)
+
+
+def _order(path: Path) -> tuple[Any, ...]:
+    subject = read_json(path)["subject"]
+    return (subject["parameters"], subject["target"], _PRECISIONS.index(subject["precision"]))
+
+
+def _bench(reports: Path) -> str:
+    rows = []
+    for title, part in read_json(reports / "bench.json")["results"].items():
+        for row in part.get("ratios", []):
+            bar = "-" if row["bar"] is None else f"{row['bar']:g}: {'met' if row['met'] else 'missed'}"
+            interval = f"{row['low']:.1f} to {row['high']:.1f}"
+            rows.append([title, row["slower"], row["faster"], f"{row['ratio']:.2f}", interval, bar])
+    return _markdown(["what", "slower", "faster", "ratio", "95 % interval", "goal"], rows)
+
+
+TABLES = {"models": _models, "accuracy": _accuracy, "profiles": _profiles, "bench": _bench}
+
+
+def fill(text: str, reports: Path) -> str:
+    """``text`` with every table block made anew.
+
+    Raises:
+        InputError: a block names no table, or a record is missing.
+    """
+
+    def make(block: re.Match[str]) -> str:
+        name = block.group(2)
+        if name not in TABLES:
+            raise InputError(f"README names no known table: {name}")
+        return block.group(1) + TABLES[name](reports) + block.group(3)
+
+    return _BLOCK.sub(make, text)
+
+
+def main() -> None:
+    """Rewrite README.md of the checkout."""
+    root = Path(__file__).parent.parent.parent
+    readme = root / "README.md"
+    text = fill(readme.read_text(), root / "profiles" / "reports")
+    write_text(readme, text)
+    print(f"{readme.name}: {len(_BLOCK.findall(text))} tables", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
