@@ -1,4 +1,19 @@
-"""edgemamba: from training a compact Mamba vision model to a measured artifact on an edge board."""
+"""edgemamba: from training a compact Mamba vision model to a measured artifact on an edge board.
+
+Who may import whom; a module imports only from its own row's left and from the rows below::
+
+    cli, __main__                                 bench (imports anything, nothing imports it)
+    demo, doctor
+    bundle < stages, evaluation < profiling       train
+    report                                        what profiling recorded, as a page; of profiling only
+                                                  its records, stats and pictures
+    sources                                       trained weights with the record of their run
+    ssm < models, data                            the scan, networks, images with masks
+    board                                         copied to boards: imports nothing of edgemamba
+    records, presets, registry, accelerator, checkout, files, console, errors
+
+There are no cycles, lazy imports included. ``tests/test_architecture.py`` enforces all of this.
+"""
 
 import os
 

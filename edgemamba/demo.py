@@ -11,9 +11,9 @@ from edgemamba.errors import InputError
 from edgemamba.presets import Precision, find_target
 from edgemamba.profiling.options import ProfileOptions
 from edgemamba.profiling.several import Profiled, profile_all
+from edgemamba.sources import open_source
 from edgemamba.stages import pipeline
 from edgemamba.stages.plan import Options
-from edgemamba.stages.source import open_source
 from edgemamba.train import TrainConfig, train
 
 # What each board would be given: the Pi's weights are small enough for fp32, a Jetson gains from fp16.

@@ -1,4 +1,4 @@
-"""What is exported: trained weights with the record of the run that made them.
+"""Trained weights with the record of the run that made them: what is evaluated, exported and measured against.
 
 A source is a RUN folder (``run.json`` and ``weights/``) or the name of packaged weights
 (``export/weights/NAME/{model.safetensors,run.json,MODEL_CARD.md}``).
@@ -16,7 +16,6 @@ from edgemamba.files import sha256_file
 from edgemamba.presets import data_root
 from edgemamba.records import DataRef, RunRecord, load_record
 from edgemamba.registry import ModelInfo, model_info
-from edgemamba.train.config import newest_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
     Predictor = Callable[[Floats], Floats]
+
+
+RECORD = "run.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,26 +75,15 @@ class Source:
             InputError: the file is not safetensors, or not of this model.
         """
         require("torch", "train")
-        from edgemamba.models import build
-        from edgemamba.models.weights import load_weights
+        from edgemamba.models.weights import build_trained
 
-        model = build(self.model)
-        load_weights(self.weights, model)
-        return model.eval()
+        return build_trained(self.model, self.weights)
 
     def probability(self) -> Predictor:
-        """The reference: images (n, 3, h, w) float32 in [0, 1] to probabilities (n, h, w) by fp32
-        PyTorch."""
-        import torch
+        """The reference: images (n, 3, h, w) float32 in [0, 1] to probabilities (n, h, w) by fp32 PyTorch."""
+        from edgemamba.models.predictor import torch_predictor
 
-        model = self.build()
-
-        def predict(images: Floats) -> Floats:
-            with torch.inference_mode():
-                probability: Floats = torch.sigmoid(model(torch.from_numpy(images)))[:, 0].numpy()
-            return probability
-
-        return predict
+        return torch_predictor(self.build())
 
 
 def packaged_weights() -> dict[str, Path]:
@@ -128,11 +119,23 @@ def weights_table() -> list[WeightsInfo]:
     """What ships with edgemamba, for listings."""
     rows = []
     for name, folder in packaged_weights().items():
-        run = load_record(folder / "run.json", RunRecord)
+        run = load_record(folder / RECORD, RunRecord)
         height, width = run.size
         summary = f"{height}x{width}, {run.data.name}, {run.data.split} split, {run.epochs_done} epochs"
         rows.append(WeightsInfo(name, run.model, summary))
     return rows
+
+
+def newest_run(runs: Path = Path("runs")) -> Path:
+    """The run folder below ``runs`` whose record was written last.
+
+    Raises:
+        InputError: there is none.
+    """
+    records = list(runs.glob(f"*/{RECORD}"))
+    if not records:
+        raise InputError(f"there is no run in {runs}/", hint="edgemamba train")
+    return max(records, key=lambda path: path.stat().st_mtime_ns).parent
 
 
 def open_source(name: str | Path | None = None, *, runs: Path = Path("runs")) -> Source:
@@ -148,19 +151,19 @@ def open_source(name: str | Path | None = None, *, runs: Path = Path("runs")) ->
     """
     folder = newest_run(runs) if name is None else Path(name)
     packaged = packaged_weights()
-    if name is not None and str(name) in packaged and not (folder / "run.json").exists():
+    if name is not None and str(name) in packaged and not (folder / RECORD).exists():
         return _open(str(name), packaged[str(name)], "model.safetensors")
     if folder.is_dir():
-        if not (folder / "run.json").exists():
+        if not (folder / RECORD).exists():
             raise InputError(f"{folder} is not a run: it has no run.json", hint="give the folder edgemamba train wrote")
-        record = load_record(folder / "run.json", RunRecord)
+        record = load_record(folder / RECORD, RunRecord)
         which = record.settings.get("checkpoint", "best")
         return _open(folder.resolve().name, folder, f"weights/{which}.safetensors")
     raise UsageError(f"{name} is neither a run folder nor packaged weights", hint=did_you_mean(str(name), packaged))
 
 
 def _open(name: str, folder: Path, weights: str) -> Source:
-    record = load_record(folder / "run.json", RunRecord)
+    record = load_record(folder / RECORD, RunRecord)
     path = folder / weights
     if not path.is_file():
         raise InputError(f"{folder} has no {weights} yet", hint="wait for the first epoch, or train again")

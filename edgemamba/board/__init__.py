@@ -1,1 +1,1 @@
-"""."""
+"""What runs on a board, copied into every Bundle as it is: predict, measure, build an engine."""

@@ -54,9 +54,9 @@ def export(
     from edgemamba.errors import UsageError
     from edgemamba.files import read_json
     from edgemamba.presets import find_target
+    from edgemamba.sources import open_source
     from edgemamba.stages import pipeline
     from edgemamba.stages.plan import DEFAULT_QUANTIZER, Options
-    from edgemamba.stages.source import open_source
 
     if run is not None and weights is not None:
         raise UsageError("a run and --weights exclude each other", hint="give one of them")

@@ -77,7 +77,7 @@ def _datasets() -> _Listing:
 
 
 def _weights() -> _Listing:
-    from edgemamba.stages.source import weights_table
+    from edgemamba.sources import weights_table
 
     found = weights_table()
     rows = [[w.name, w.model, w.summary] for w in found]

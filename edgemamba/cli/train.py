@@ -54,7 +54,7 @@ def train(
     from edgemamba.cli import output
     from edgemamba.cli.options import data_source
     from edgemamba.console import Console
-    from edgemamba.stages.source import weights_file
+    from edgemamba.sources import weights_file
     from edgemamba.train import TrainConfig, resume_config
     from edgemamba.train import train as run_training
 

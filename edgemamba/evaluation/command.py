@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from edgemamba.accelerator import resolve_device
 from edgemamba.console import Console
 from edgemamba.data import Dataset, Split, open_dataset, open_ref, split_dataset
 from edgemamba.errors import InputError, UsageError, did_you_mean
@@ -13,11 +14,10 @@ from edgemamba.evaluation.contribution import ssm_contribution
 from edgemamba.evaluation.evaluate import Evaluation, Predict
 from edgemamba.evaluation.evaluate import evaluate as score
 from edgemamba.evaluation.pictures import case_pictures, write_pictures
-from edgemamba.evaluation.predictors import bundle_predictor, torch_predictor
+from edgemamba.evaluation.predictors import bundle_predictor
 from edgemamba.files import write_json, write_text
 from edgemamba.records import DataRef
-from edgemamba.stages.source import open_source
-from edgemamba.train.config import resolve_device
+from edgemamba.sources import open_source
 
 PARTS = ("test", "val", "train")
 _WORST = 6
@@ -121,6 +121,8 @@ def _open(subject: str, options: EvaluateOptions, console: Console) -> _Subject:
         return _Subject(predictor, predictor.size, manifest.data, about)
     source = open_source(subject)
     import torch
+
+    from edgemamba.models.predictor import torch_predictor
 
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgemamba.console import Console
 from edgemamba.evaluation.compare import evaluate_pair
-from edgemamba.evaluation.predictors import torch_predictor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,6 +38,7 @@ def ssm_contribution(
         JSON: how many scans there are, Dice with and without by protocol, agreement of the masks, ``dormant``
         when the masks agree to a Dice of 0.999, and for a net without a scan only a reason.
     """
+    from edgemamba.models.predictor import torch_predictor
     from edgemamba.ssm import scan_calls, use_form
 
     scans = len(scan_calls(model, size))

@@ -1,4 +1,4 @@
-"""Predictors: from images (n, 3, h, w) float32 in [0, 1] to lesion probabilities (n, h, w) float32."""
+"""A Bundle as a function of arrays: images (n, 3, h, w) float32 in [0, 1] to probabilities (n, h, w) float32."""
 
 from __future__ import annotations
 
@@ -10,32 +10,7 @@ import numpy as np
 from edgemamba.bundle.session import board_errors, open_bundle
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from edgemamba.evaluation.evaluate import Floats, Predict
-
-
-def torch_predictor(model: nn.Module, device: str = "cpu") -> Predict:
-    """The probabilities of a PyTorch model that gives logits (n, 1, h, w).
-
-    The model is moved to ``device``; it runs in evaluation mode and is put back into the mode it had.
-    """
-    import torch
-
-    model.to(device)
-
-    def predict(images: Floats) -> Floats:
-        training = model.training
-        model.eval()
-        try:
-            with torch.inference_mode():
-                logits = model(torch.from_numpy(np.ascontiguousarray(images)).to(device))
-                found: Floats = torch.sigmoid(logits[:, 0].float()).cpu().numpy()
-        finally:
-            model.train(training)
-        return found
-
-    return predict
+    from edgemamba.evaluation.evaluate import Floats
 
 
 class BundlePredictor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edgemamba.errors import InputError
 from edgemamba.files import write_bytes
+from edgemamba.models.base import SegmentationModel
 from edgemamba.registry import MODELS
 
 
@@ -43,22 +44,26 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, str]:
     return metadata
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata saved with the weights, without loading them.
+def build_trained(name: str, path: Path) -> SegmentationModel:
+    """The registered network ``name`` with the weights at ``path``: float32, evaluation mode, on the CPU.
 
     Raises:
-        InputError: missing, not safetensors or damaged.
+        UsageError: unknown name.
+        InputError: what ``load_weights`` refuses.
     """
-    return _read(path, tensors=False)[1]
+    from edgemamba.models import build
+
+    model = build(name)
+    load_weights(path, model)
+    return model.eval()
 
 
-def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise InputError(f"{path} does not exist or is not a file", hint="name a .safetensors file")
     try:
         with safe_open(path, framework="pt") as file:
-            values = {key: file.get_tensor(key) for key in file.keys()} if tensors else {}  # noqa: SIM118
-            return values, dict(file.metadata() or {})
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except SafetensorError as error:
         if _looks_pickled(path):
             raise InputError(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-import subprocess
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 from edgemamba import __version__
 from edgemamba.bundle.check import MANIFEST
+from edgemamba.checkout import commit
 from edgemamba.errors import UsageError
 from edgemamba.files import sha256_file
 from edgemamba.presets import Device, devices
@@ -58,7 +58,7 @@ def assemble(
     flags = judge(processes, cores=cores, emulated=facts.emulated)
     return ProfileReport(
         edgemamba=__version__,
-        commit=_commit(),
+        commit=commit(),
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         command=options.command(manifest.name),
         subject=_subject(bundle, manifest),
@@ -182,20 +182,3 @@ def _versions(run: AgentRun) -> dict[str, str]:
             continue
     versions["host python"] = platform.python_version()
     return versions
-
-
-def _commit() -> str | None:
-    """Commit of the checkout this runs from; None for an installed package."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

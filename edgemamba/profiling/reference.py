@@ -16,7 +16,7 @@ from edgemamba.errors import EdgemambaError, InputError
 from edgemamba.files import sha256_file
 from edgemamba.profiling.records import NotMeasured
 from edgemamba.records import DataRef, Manifest, RunRecord, load_record
-from edgemamba.stages.source import packaged_weights
+from edgemamba.sources import packaged_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,12 +40,9 @@ class Reference:
 
     def build(self) -> nn.Module:
         """The network in float32, evaluation mode."""
-        from edgemamba.models import build
-        from edgemamba.models.weights import load_weights
+        from edgemamba.models.weights import build_trained
 
-        model = build(self.manifest.model)
-        load_weights(self.weights, model)
-        return model.eval()
+        return build_trained(self.manifest.model, self.weights)
 
 
 def find_reference(

@@ -52,7 +52,8 @@ def measure(
         VerificationError: a model gives NaN.
     """
     from edgemamba.evaluation.compare import evaluate_pair
-    from edgemamba.evaluation.predictors import bundle_predictor, torch_predictor
+    from edgemamba.evaluation.predictors import bundle_predictor
+    from edgemamba.models.predictor import torch_predictor
 
     split = reference.split
     chosen = choose(split.test, images)

@@ -22,7 +22,7 @@ from edgemamba.files import sha256_bytes, sha256_json
 
 if TYPE_CHECKING:
     from edgemamba.data import Dataset, Split
-    from edgemamba.stages.source import Source
+    from edgemamba.sources import Source
 
 Floats = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]

@@ -10,8 +10,8 @@ from edgemamba.stages.artifact import Artifact, open_artifact
 from edgemamba.stages.plan import QUANTIZERS, THRESHOLD
 
 if TYPE_CHECKING:
+    from edgemamba.sources import Source
     from edgemamba.stages.calibration import CalibrationSet, Floats, ImageSet
-    from edgemamba.stages.source import Source
 
 
 def compare_quantizers(

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgemamba.errors import InputError, UsageError, did_you_mean, require
 from edgemamba.registry import MODELS, model_info
-from edgemamba.stages.source import Source, open_source, packaged_weights
+from edgemamba.sources import Source, open_source, packaged_weights
 
 SCHEMA = "edgemamba.inspect/1"
 

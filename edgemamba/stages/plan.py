@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from edgemamba.errors import InputError, Unsupported, UsageError, did_you_mean, require
 from edgemamba.presets import PRECISIONS, Format, Precision, Target
-from edgemamba.stages.source import Source
+from edgemamba.sources import Source
 
 StepName = Literal["export", "verify", "quantize", "package"]
 QuantizerName = Literal["ort", "nncf"]

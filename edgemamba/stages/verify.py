@@ -21,9 +21,9 @@ from edgemamba.presets import Precision
 from edgemamba.stages.plan import THRESHOLD
 
 if TYPE_CHECKING:
+    from edgemamba.sources import Source
     from edgemamba.stages.artifact import Artifact
     from edgemamba.stages.calibration import Floats, ImageSet
-    from edgemamba.stages.source import Source
 
 INPUT = "image"
 OUTPUT = "probability"

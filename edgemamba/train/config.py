@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgemamba.errors import InputError, Unsupported, UsageError, require
+from edgemamba.accelerator import Device, resolve_device
+from edgemamba.errors import InputError, UsageError
 from edgemamba.records import RunRecord, load_record
 from edgemamba.registry import model_info
-from edgemamba.train.recipes import Device, Init, check_name, default_batch, default_init
-
-RECORD = "run.json"
+from edgemamba.sources import RECORD, newest_run
+from edgemamba.train.recipes import Init, check_name, default_batch, default_init
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,39 +148,6 @@ def _with_weights(recipe: str, weights: Path | None, resume: bool) -> str:
 def _default_out(model: str) -> Path:
     now = datetime.datetime.now(datetime.timezone.utc)
     return Path("runs") / f"{now:%Y%m%d-%H%M%S}-{model}"
-
-
-def resolve_device(name: str) -> Device:
-    """``auto`` is CUDA where there is a CUDA device.
-
-    Raises:
-        UsageError: none of auto, cpu and cuda.
-        Unsupported: cuda without a CUDA device.
-    """
-    require("torch", "train")
-    import torch
-
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device is {name!r}; expected auto, cpu or cuda")
-    if name == "cpu":
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    if name == "cuda":
-        raise Unsupported("torch sees no CUDA device", hint="--device cpu, or install a CUDA build of torch")
-    return "cpu"
-
-
-def newest_run(runs: Path = Path("runs")) -> Path:
-    """The run folder below ``runs`` whose record was written last.
-
-    Raises:
-        InputError: there is none.
-    """
-    records = list(runs.glob(f"*/{RECORD}"))
-    if not records:
-        raise InputError(f"there is no run in {runs}/", hint="edgemamba train")
-    return max(records, key=lambda path: path.stat().st_mtime_ns).parent
 
 
 def resume_config(out: Path | None = None) -> TrainConfig:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 import torch
 
-import edgemamba
 from edgemamba.ssm.two_pass import backend
 
 _PACKAGES = ("torch", "numpy", "pillow", "safetensors", "triton")
@@ -57,19 +55,6 @@ def peak_memory_bytes(device: str) -> int:
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def commit() -> str | None:
-    """Commit of the checkout edgemamba runs from, ``-dirty`` if files differ; None without a checkout."""
-    root = Path(edgemamba.__file__).parent.parent
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
 
 
 def _version(name: str) -> str | None:

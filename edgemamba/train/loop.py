@@ -19,7 +19,8 @@ import torch
 from edgemamba.console import Console
 from edgemamba.errors import InputError
 from edgemamba.records import RunRecord, load_record
-from edgemamba.train.config import RECORD, TrainConfig, differences
+from edgemamba.sources import RECORD
+from edgemamba.train.config import TrainConfig, differences
 from edgemamba.train.run import Run
 from edgemamba.train.run_folder import prepare
 

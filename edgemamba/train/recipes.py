@@ -11,13 +11,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from edgemamba.accelerator import Device
 from edgemamba.errors import UsageError, did_you_mean
 from edgemamba.registry import ModelInfo
 
 Loss = Literal["bce+batch-dice", "bce-dice", "batch-dice"]
 Init = Literal["mamba", "source"]
 Checkpoint = Literal["best", "last"]
-Device = Literal["cpu", "cuda"]
 
 RECIPES: Mapping[str, str] = {
     "default": "augmentation, AdamW with decay on matrices, warm-up and cosine, EMA, deep supervision",

@@ -17,9 +17,10 @@ from edgemamba.models import build
 from edgemamba.models.weights import load_weights
 from edgemamba.records import RunRecord, load_record
 from edgemamba.registry import model_info
+from edgemamba.sources import RECORD
 from edgemamba.train import plots
 from edgemamba.train.augment import pack
-from edgemamba.train.config import RECORD, TrainConfig, differences
+from edgemamba.train.config import TrainConfig, differences
 from edgemamba.train.environment import peak_memory_bytes
 from edgemamba.train.history import Row, best
 from edgemamba.train.learner import Learner

@@ -13,15 +13,17 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from edgemamba import __version__
+from edgemamba.checkout import commit
 from edgemamba.errors import InputError
 from edgemamba.files import sha256_file, write_text
 from edgemamba.models.weights import save_weights
 from edgemamba.records import DataRef, RunRecord, save_record
 from edgemamba.registry import model_info
+from edgemamba.sources import RECORD
 from edgemamba.train import plots
 from edgemamba.train.checkpoint import load_state, save_state
-from edgemamba.train.config import RECORD, TrainConfig
-from edgemamba.train.environment import commit, environment
+from edgemamba.train.config import TrainConfig
+from edgemamba.train.environment import environment
 from edgemamba.train.history import Row, best, to_csv
 from edgemamba.train.recipes import Recipe
 

@@ -11,8 +11,8 @@ from edgemamba.console import Console
 from edgemamba.data import open_dataset
 from edgemamba.evaluation.compare import evaluate_pair
 from edgemamba.evaluation.contribution import ssm_contribution
-from edgemamba.evaluation.predictors import torch_predictor
 from edgemamba.models import build
+from edgemamba.models.predictor import torch_predictor
 
 QUIET = Console(quiet=True)
 SIZE = (64, 64)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from edgemamba.errors import InputError
 from edgemamba.models import build
-from edgemamba.models.weights import load_weights, read_metadata, save_weights
+from edgemamba.models.weights import load_weights, save_weights
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
 
 
 def test_metadata_without_weights(saved: Path) -> None:
-    assert read_metadata(saved) == {"format": "pt", "model": "ul-vm-unet", "note": "ä"}
+    assert load_weights(saved, build("ul-vm-unet")) == {"format": "pt", "model": "ul-vm-unet", "note": "ä"}
 
 
 def test_weights_of_another_network_are_named(saved: Path) -> None:
@@ -80,9 +80,8 @@ def test_a_pickle_is_refused_and_never_run(zipped: bool, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "weights.safetensors"
     torch.save({"x": _Payload()}, path, _use_new_zipfile_serialization=zipped)
-    for read in (lambda: load_weights(path, build("ul-vm-unet")), lambda: read_metadata(path)):
-        with pytest.raises(InputError, match="is a PyTorch pickle"):
-            read()
+    with pytest.raises(InputError, match="is a PyTorch pickle"):
+        load_weights(path, build("ul-vm-unet"))
     assert not Path("pickle-was-run").exists()
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from edgemamba.console import Console
+from edgemamba.sources import Source, open_source
 from edgemamba.stages.artifact import Artifact, open_artifact
 from edgemamba.stages.calibration import CalibrationSet, ImageSet, calibration_set, verification_set
-from edgemamba.stages.source import Source, open_source
 from edgemamba.stages.to_onnx import to_onnx
 from edgemamba.train import TrainConfig, train
 

@@ -11,9 +11,9 @@ import pytest
 
 from edgemamba.data import open_dataset, open_ref
 from edgemamba.errors import InputError, UsageError
+from edgemamba.sources import Source
 from edgemamba.stages import calibration as module
 from edgemamba.stages.calibration import CalibrationSet, calibration_set, verification_set
-from edgemamba.stages.source import Source
 
 
 def moved(source: Source, **changes: Any) -> Source:

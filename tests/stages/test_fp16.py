@@ -10,12 +10,12 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from edgemamba.errors import Unsupported
+from edgemamba.sources import Source
 from edgemamba.stages.artifact import Artifact, open_artifact
 from edgemamba.stages.calibration import ImageSet
 from edgemamba.stages.fp16 import to_fp16, typed_inputs, write_fp16
 from edgemamba.stages.onnx_graph import initializers, tensor_types
 from edgemamba.stages.onnx_groups import group_nodes
-from edgemamba.stages.source import Source
 from edgemamba.stages.verify import verify
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT

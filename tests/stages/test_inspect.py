@@ -11,9 +11,9 @@ import pytest
 from edgemamba.console import Console
 from edgemamba.errors import InputError, Unsupported, UsageError
 from edgemamba.presets import find_target
+from edgemamba.sources import Source
 from edgemamba.stages.inspect import inspect_subject
 from edgemamba.stages.pipeline import Options, plan, run
-from edgemamba.stages.source import Source
 
 
 def test_model() -> None:

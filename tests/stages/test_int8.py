@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgemamba.errors import InputError, Unsupported, VerificationError
 from edgemamba.models import build
+from edgemamba.sources import Source
 from edgemamba.stages.artifact import Artifact, open_artifact
 from edgemamba.stages.calibration import CalibrationSet, ImageSet
 from edgemamba.stages.compare_quantizers import compare_quantizers
@@ -24,7 +25,6 @@ from edgemamba.stages.onnx_groups import group_nodes
 from edgemamba.stages.plan import QUANTIZERS, QuantizerName
 from edgemamba.stages.qdq import check_form, quantize_weight, read
 from edgemamba.stages.quantizers import activation_ranges
-from edgemamba.stages.source import Source
 from edgemamba.stages.to_onnx import to_onnx
 from edgemamba.stages.verify import verify
 

@@ -15,12 +15,12 @@ from edgemamba.board import runner
 from edgemamba.console import Console
 from edgemamba.errors import InputError, Unsupported, UsageError, VerificationError
 from edgemamba.presets import find_target
+from edgemamba.sources import Source, open_source
 from edgemamba.stages import fp16, verify
 from edgemamba.stages.artifact import Artifact, expect, open_artifact
 from edgemamba.stages.cache import cache_root
 from edgemamba.stages.fp16 import write_fp16
 from edgemamba.stages.pipeline import Options, Plan, cached_steps, plan, run
-from edgemamba.stages.source import Source, open_source
 
 # ONNX Runtime's quantizer is the faster one; test_int8.py covers both.
 OPTIONS = Options(quantizer="ort", calibration=16, verify_images=16)

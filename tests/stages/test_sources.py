@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from edgemamba import sources as module
 from edgemamba.errors import InputError, UsageError
 from edgemamba.files import sha256_file
-from edgemamba.stages import source as module
-from edgemamba.stages.source import Source, open_source, packaged_weights, weights_table
+from edgemamba.sources import Source, open_source, packaged_weights, weights_table
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from tflite_run import names, run
 from edgemamba.errors import InputError, Unsupported
 from edgemamba.models import Probability, build
 from edgemamba.registry import MODELS
+from edgemamba.sources import Source
 from edgemamba.stages import tflite_graph
 from edgemamba.stages.calibration import ImageSet
-from edgemamba.stages.source import Source
 from edgemamba.stages.to_tflite import to_tflite
 
 SIZE = (64, 64)

@@ -14,9 +14,9 @@ from torch import nn
 
 from edgemamba.errors import InputError, Unsupported
 from edgemamba.models import build
+from edgemamba.sources import Source
 from edgemamba.stages import tflite_graph, tflite_quant
 from edgemamba.stages.calibration import CalibrationSet, ImageSet
-from edgemamba.stages.source import Source
 from edgemamba.stages.tflite_graph import FLOAT16, FLOAT32, INT8, INT32
 from edgemamba.stages.to_tflite import convert, to_tflite
 

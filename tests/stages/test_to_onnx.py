@@ -15,9 +15,9 @@ from torch import Tensor
 
 from edgemamba.errors import Unsupported
 from edgemamba.models import SegmentationModel, build
+from edgemamba.sources import Source
 from edgemamba.stages.artifact import Artifact
 from edgemamba.stages.onnx_groups import group_nodes
-from edgemamba.stages.source import Source
 from edgemamba.stages.to_onnx import check_graph, to_onnx
 
 ALLOWED = {

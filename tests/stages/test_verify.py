@@ -10,10 +10,10 @@ import pytest
 from onnx import numpy_helper
 
 from edgemamba.errors import Unsupported, VerificationError
+from edgemamba.sources import Source
 from edgemamba.stages.artifact import Artifact, open_artifact
 from edgemamba.stages.calibration import ImageSet
 from edgemamba.stages.onnx_graph import initializers
-from edgemamba.stages.source import Source
 from edgemamba.stages.verify import BARS, compare, judge, reference, run_artifact, verify
 
 

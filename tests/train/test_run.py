@@ -18,7 +18,7 @@ from PIL import Image
 from edgemamba.data import load_arrays, open_ref
 from edgemamba.errors import InputError
 from edgemamba.models import build
-from edgemamba.models.weights import load_weights, read_metadata
+from edgemamba.models.weights import load_weights
 from edgemamba.records import RunRecord, load_record
 from edgemamba.train import TrainConfig, train
 from edgemamba.train import run as run_module
@@ -57,7 +57,7 @@ def test_kept_weights_give_the_recorded_dice(finished: tuple[Path, RunRecord]) -
     arrays = load_arrays(dataset, split.val, record.size, QUIET)
     for name, epoch in (("best", record.best_epoch), ("last", record.epochs_done)):
         model = build(record.model).eval()
-        load_weights(out / "weights" / f"{name}.safetensors", model)
+        metadata = load_weights(out / "weights" / f"{name}.safetensors", model)
         with torch.inference_mode():
             probability = torch.sigmoid(model(torch.from_numpy(arrays.images).float() / 255))[:, 0].numpy()
         found, truth = probability >= 0.5, arrays.masks > 0
@@ -65,7 +65,7 @@ def test_kept_weights_give_the_recorded_dice(finished: tuple[Path, RunRecord]) -
         assert epoch is not None
         row = rows(out)[epoch - 1]
         assert float(row["val_dice_pooled"]) == pytest.approx(float(dice), abs=2e-3)
-        assert read_metadata(out / "weights" / f"{name}.safetensors")["epoch"] == str(epoch)
+        assert metadata["epoch"] == str(epoch)
 
 
 def rows(out: Path) -> list[dict[str, str]]:
