@@ -139,7 +139,7 @@ def _runtimes() -> Iterator[Check]:
 def _tensorrt() -> Iterator[Check]:
     for module, meaning in (
         ("tensorrt", "engines can be built here"),
-        ("tensorrt_rtx", "graphs can be parsed without a GPU"),
+        ("tensorrt_rtx_bindings", "graphs can be parsed without a GPU"),
     ):
         if importlib.util.find_spec(module) is not None:
             yield Check(module, "ok", meaning)

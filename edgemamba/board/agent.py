@@ -58,8 +58,8 @@ class PlanError(Exception):
 def read_plan(document: Any) -> dict[str, Any]:
     """A complete plan from a partial one.
 
-    ``spawned_ns`` (optional) is the starter's ``time.monotonic_ns()`` when it started this process; without
-    it the kernel's start time is used, which has a resolution of 10 ms.
+    ``spawned_ns`` (optional) is the starter's ``time.monotonic_ns()`` just before it started this process;
+    without it the kernel's start time is used, which has a resolution of 10 ms.
 
     Raises:
         PlanError: unknown key, or a value of another type or out of range.
@@ -148,6 +148,7 @@ class Measurement:
                 "event": "hello",
                 "protocol": 1,
                 "bundle": self.manifest["name"],
+                "manifest_sha256": self.runner.hash_file(FOLDER / "manifest.json"),
                 "python": platform.python_version(),
                 "numpy": numpy.__version__,
                 "runtime": self.runtime,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgemamba.board.bundle_files import (
         BundleError,
         check_files,
+        hash_file,
         load_golden,
         load_manifest,
         one_line,
@@ -33,6 +34,7 @@ else:
     _files = sibling("bundle_files")
     BundleError, one_line, unsafe_name = _files.BundleError, _files.one_line, _files.unsafe_name
     check_files, load_golden, load_manifest = _files.check_files, _files.load_golden, _files.load_manifest
+    hash_file = _files.hash_file
 
 __all__ = [
     "RUNTIMES",
@@ -40,6 +42,7 @@ __all__ = [
     "Session",
     "check_files",
     "check_golden",
+    "hash_file",
     "load_golden",
     "load_manifest",
     "open_session",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemamba.accelerator import resolve_device
+from edgemamba.bundle.check import MANIFEST
 from edgemamba.console import Console
 from edgemamba.data import Dataset, Split, open_dataset, open_ref, split_dataset
 from edgemamba.errors import InputError, UsageError, did_you_mean
@@ -106,7 +107,7 @@ def evaluate_subject(subject: str, options: EvaluateOptions, console: Console) -
 
 def _open(subject: str, options: EvaluateOptions, console: Console) -> _Subject:
     folder = Path(subject)
-    if (folder / "manifest.json").is_file():
+    if (folder / MANIFEST).is_file():
         predictor = bundle_predictor(folder, options.runtime, options.threads or 1)
         if predictor.note:
             console.line(predictor.note)

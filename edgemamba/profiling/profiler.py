@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from edgemamba.bundle.check import check
+from edgemamba.bundle.check import MANIFEST, check
 from edgemamba.console import Console
 from edgemamba.errors import InputError, UsageError
+from edgemamba.files import sha256_file
 from edgemamba.presets import Device, find_device
 from edgemamba.profiling import lines, retention
 from edgemamba.profiling.assemble import assemble
@@ -48,7 +49,7 @@ def profile(bundle: Path, options: ProfileOptions, console: Console) -> ProfileR
     if options.samples is None:
         runs = _measure(bundle, options, steps, console)
     else:
-        runs = _imported(options.samples, manifest, steps)
+        runs = _imported(options.samples, bundle, manifest, steps)
     report = assemble(bundle, manifest, device, options, runs)
     steps.done(3, "cold start", lines.cold_start(report))
     steps.done(4, "latency", lines.latency(report))
@@ -107,15 +108,17 @@ def _measure(bundle: Path, options: ProfileOptions, steps: _Steps, console: Cons
     return runs
 
 
-def _imported(path: Path, manifest: Manifest, steps: _Steps) -> list[AgentRun]:
+def _imported(path: Path, bundle: Path, manifest: Manifest, steps: _Steps) -> list[AgentRun]:
     """Runs recorded on a board, if they are of this Bundle."""
     runs = read_samples(path)
+    expected = sha256_file(bundle / MANIFEST)
     for run in runs:
-        named = run.hello.get("bundle")
-        if named not in (None, manifest.name):
+        named, digest = str(run.hello.get("bundle")), str(run.hello.get("manifest_sha256"))
+        if digest != expected:
+            other = f"the Bundle {named}, this one is {manifest.name}" if named != manifest.name else f"another {named}"
             raise InputError(
-                f"{path} was measured with the Bundle {named}, this one is {manifest.name}",
-                hint="give the Bundle it belongs to",
+                f"{path} was measured with {other} (manifest SHA-256 {digest[:12]}, here {expected[:12]})",
+                hint="give the Bundle that was copied to the board, or copy this one there and measure again",
             )
         refuse_wrong_results(run.golden)
     if all(run.samples is None for run in runs):

@@ -42,9 +42,9 @@ class Plan:
     max_s: float
     order_seed: int
 
-    def line(self) -> str:
-        """The plan as the agent reads it, stamped with the moment of starting."""
-        return json.dumps({**dataclasses.asdict(self), "spawned_ns": time.monotonic_ns()})
+    def line(self, spawned_ns: int) -> str:
+        """The plan as the agent reads it; ``spawned_ns``: ``time.monotonic_ns()`` just before its process starts."""
+        return json.dumps({**dataclasses.asdict(self), "spawned_ns": spawned_ns})
 
     def deadline_s(self) -> float:
         """After this long the process hangs."""
@@ -80,6 +80,7 @@ def run_agent(bundle: Path, plan: Plan) -> AgentRun:
         VerificationError: the golden vectors do not come out.
         DeviceError: the agent failed or hangs; the message is its own first error.
     """
+    spawned_ns = time.monotonic_ns()
     # -B: nothing may appear in a Bundle that its sums do not list.
     process = subprocess.Popen(
         [sys.executable, "-B", AGENT, "--plan", "-"],
@@ -91,7 +92,7 @@ def run_agent(bundle: Path, plan: Plan) -> AgentRun:
         errors="replace",
     )
     try:
-        out, err = process.communicate(plan.line(), timeout=plan.deadline_s())
+        out, err = process.communicate(plan.line(spawned_ns), timeout=plan.deadline_s())
     except subprocess.TimeoutExpired:
         raise DeviceError(
             f"{AGENT} did not end within {plan.deadline_s():.0f} s", hint="is the machine overloaded?"

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgemamba.bundle.check import MANIFEST
 from edgemamba.console import Console
 from edgemamba.errors import InputError, UsageError
 from edgemamba.profiling.options import ProfileOptions
@@ -28,7 +29,7 @@ def newest_bundle(bundles: Path = Path("bundles")) -> Path:
     Raises:
         InputError: there is none.
     """
-    manifests = list(bundles.glob("*/manifest.json"))
+    manifests = list(bundles.glob(f"*/{MANIFEST}"))
     if not manifests:
         raise InputError(f"there is no Bundle in {bundles}/", hint="edgemamba export --target cpu")
     return max(manifests, key=lambda path: path.stat().st_mtime_ns).parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import time
@@ -44,9 +45,10 @@ def one(found: list[dict[str, Any]], kind: str, **keys: Any) -> dict[str, Any]:
 def test_latency(copy: Copy, packages: Packages, cwd: Path, name: str) -> None:
     for forbidden in bundles.FORBIDDEN:
         assert not bundles.importable(forbidden, packages(name), cwd)
+    bundle = copy(name)
     spawned = time.monotonic_ns()
     plan = json.dumps({**QUICK, "spawned_ns": spawned})
-    done = bundles.on_board(copy(name), packages(name), "agent.py", "--plan", "-", cwd=cwd, text=plan)
+    done = bundles.on_board(bundle, packages(name), "agent.py", "--plan", "-", cwd=cwd, text=plan)
     wall = time.monotonic_ns() - spawned
     assert done.returncode == 0, done.stderr
     found = events(done)
@@ -63,6 +65,7 @@ def test_latency(copy: Copy, packages: Packages, cwd: Path, name: str) -> None:
     assert hello["runtime_version"] == cold["runtime_version"]
     assert hello["numpy"] == np.__version__
     assert hello["plan"]["min_runs"] == 120
+    assert hello["manifest_sha256"] == hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
     assert hello["machine"]["cores"] >= 1
     assert ("TensorRT" in cold["note"] or "tensorrt" in cold["note"]) == (name == "jetson")
     parts = cold["import_ns"] + cold["load_ns"] + cold["first_end_to_end_ns"]

@@ -180,9 +180,14 @@ def test_samples_of_a_board_are_imported(made, tmp_path):
     assert "--samples agent.jsonl" in report.command
     with pytest.raises(UsageError, match="no device describes"):
         profile(made.bundle, ProfileOptions(samples=record, out=tmp_path / "other"), QUIET)
+    other = shutil.copytree(made.bundle, tmp_path / "bundle")
+    readme = (other / "README.md").read_bytes()
+    forge(other, "README.md", readme + b"exported again")
+    with pytest.raises(InputError, match=r"measured with another \S+ \(manifest SHA-256 \w{12}, here \w{12}\)"):
+        profile(other, options, QUIET)
 
 
-def test_samples_of_another_bundle_are_refused(made, tmp_path):
+def test_a_record_that_is_none_is_refused(made, tmp_path):
     record = tmp_path / "agent.jsonl"
     record.write_text('{"event": "hello", "bundle": "unet-cpu-int8"}\n')
     with pytest.raises(DeviceError, match="no cold event"):

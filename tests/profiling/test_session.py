@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -82,10 +83,14 @@ def test_a_value_of_another_type_is_refused():
 
 
 def test_a_process_is_driven_by_its_plan(tmp_path):
+    """It is told when it was started: before its own first statement, by at most its life so far."""
     body = f"""
+import time
+first_ns = time.monotonic_ns()
 import json, sys
 plan = json.loads(sys.stdin.readline())
-assert sys.argv[1:] == ["--plan", "-"] and plan["spawned_ns"] > 0 and plan["threads"] == 1, plan
+assert sys.argv[1:] == ["--plan", "-"] and plan["threads"] == 1, plan
+assert {time.monotonic_ns()} < plan["spawned_ns"] < first_ns, plan
 print("noise")
 for event in {events()!r}:
     print(json.dumps(event))
