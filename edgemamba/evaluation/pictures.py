@@ -1,7 +1,6 @@
-"""Pictures of single slices: image, truth, prediction and error side by side, for people who want to see a
-figure.
+"""Pictures of single slices: image, truth, prediction and error side by side, for people who want to see a figure.
 
-Numbers choose the slices (worst, median, best, largest disagreement); the predictor runs again on those few,
+Numbers choose the slices (worst, median, best, false alarms); the predictor runs again on those few,
 because an evaluation keeps counts and no masks. Colours are Okabe and Ito's, which colour-blind readers can
 tell apart.
 """
@@ -25,7 +24,6 @@ from edgemamba.files import write_bytes
 
 if TYPE_CHECKING:
     from edgemamba.data.base import Dataset
-    from edgemamba.evaluation.compare import Retention
     from edgemamba.evaluation.evaluate import Evaluation, Pixels, Predict, SliceScore
 
     Color = tuple[int, int, int]
@@ -98,27 +96,6 @@ def case_pictures(
         missed, wrong = case.true - case.true_positive, case.predicted - case.true_positive
         caption = f"{case.id}: {verdict}; lesion {case.true} pixels, missed {missed}, false alarm {wrong}"
         found.append(Picture(_stem(case.id), caption, _strip(f"{case.id}    {verdict}", panels, legend)))
-    return found
-
-
-def disagreement_pictures(
-    reference: Predict, candidate: Predict, dataset: Dataset, retention: Retention, count: int
-) -> list[Picture]:
-    """Image, truth, both predictions and their difference, where two predictors disagree most."""
-    found = []
-    for before, after, change in retention.largest_disagreements(count):
-        shown, truth, first, second = _read(dataset, before.index, retention.reference, reference, candidate)
-        panels = (
-            shown,
-            (f"truth, {before.true:,} px", overlay(shown[1], truth, color=GREEN)),
-            (f"reference, {before.predicted:,} px", overlay(shown[1], first, color=SKY)),
-            (f"candidate, {after.predicted:,} px", overlay(shown[1], second, color=SKY)),
-            (f"difference, {change.unequal:,} px", _paint(shown[1], first, second)),
-        )
-        legend = ((SKY, "both"), (YELLOW, "reference only"), (VERMILION, "candidate only"))
-        differ = f"{change.unequal:,} of {change.pixels:,} mask pixels differ"
-        caption = f"{before.id}: {differ}; reference: {_verdict(before)}; candidate: {_verdict(after)}"
-        found.append(Picture(_stem(before.id), caption, _strip(f"{before.id}    {differ}", panels, legend)))
     return found
 
 

@@ -20,36 +20,10 @@ CONFIDENCE = 0.95
 RESAMPLES = 2000
 BLOCK = 10
 MINIMUM_PROCESSES = 4
-# From how many runs on a percentile is reported: minimum_samples(percent), a test compares.
+# From how many runs on a percentile is reported: the least n with BinomCDF(1; n, 1 - percent / 100) <= 0.01, which
+# bounds it with one sample to spare above it. Source: MLPerf Inference, early stopping criterion.
 ENOUGH = {50: 11, 90: 64, 95: 130, 99: 662}
 _CHUNK_NUMBERS = 4_000_000
-
-
-def binomial_cdf(successes: int, trials: int, probability: float) -> float:
-    """P(X <= successes) of a binomial variable, summed in logarithms."""
-    if successes < 0:
-        return 0.0
-    if successes >= trials:
-        return 1.0
-    up, down = math.log(probability), math.log1p(-probability)
-    whole = math.lgamma(trials + 1)
-    terms = (
-        whole - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * up + (trials - k) * down
-        for k in range(successes + 1)
-    )
-    return min(1.0, math.fsum(math.exp(term) for term in terms))
-
-
-def minimum_samples(percent: int) -> int:
-    """Fewest samples that bound a percentile with one sample to spare above it, confidence 99 %.
-
-    Source: MLPerf Inference, early stopping criterion: the least n with BinomCDF(1; n, 1 - p) <= 0.01.
-    """
-    share = 1 - percent / 100
-    count = 2
-    while binomial_cdf(1, count, share) > 0.01:
-        count += 1
-    return count
 
 
 def interval_ranks(count: int, share: float) -> tuple[int | None, int | None]:

@@ -11,9 +11,8 @@ from PIL import Image
 from edgemamba.console import Console
 from edgemamba.data import open_dataset
 from edgemamba.evaluation import pictures
-from edgemamba.evaluation.compare import evaluate_pair
 from edgemamba.evaluation.evaluate import evaluate
-from edgemamba.evaluation.pictures import case_pictures, disagreement_pictures, write_pictures
+from edgemamba.evaluation.pictures import case_pictures, write_pictures
 
 QUIET = Console(quiet=True)
 SIZE = (16, 20)
@@ -46,20 +45,6 @@ def test_error_panel_paints_found_missed_and_false(squares, plane):
     assert case.id in picture.caption
     assert f"{case.dice:.3f}" in picture.caption
     assert picture.image.width == 4 * 256 + 5 * 12
-
-
-def test_disagreements_come_in_order_with_both_masks(squares, plane):
-    first, second = plane(1), plane(2)
-    retention = evaluate_pair(first, second, squares, range(2, 30, 3), (16, 20), QUIET, split="patient")
-    found = disagreement_pictures(first, second, squares, retention, 3)
-    assert [one.name for one in found] == [row[0].id for row in retention.largest_disagreements(3)]
-    before, _, change = retention.largest_disagreements(1)[0]
-    one, other = (squares.planes(before.index)[:, :, channel] == 1 for channel in (1, 2))
-    if (before.height, before.width) == SIZE:
-        difference = panel(found[0].image, 4, *SIZE)
-        assert np.array_equal(painted(difference, pictures.YELLOW), one & ~other)
-    assert f"{change.unequal:,} of" in found[0].caption
-    assert found[0].image.width == 5 * 256 + 6 * 12
 
 
 def test_files_and_thumbnails(tmp_path, plane):

@@ -15,13 +15,6 @@ def exact_cdf(successes: int, trials: int, share: float) -> float:
     return sum(math.comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(successes + 1))
 
 
-@pytest.mark.parametrize(("trials", "share"), [(1, 0.5), (7, 0.1), (40, 0.9), (64, 0.1)])
-def test_the_binomial_distribution_is_the_sum_of_its_terms(trials: int, share: float) -> None:
-    for successes in range(-1, trials + 2):
-        expected = exact_cdf(min(successes, trials), trials, share)
-        assert stats.binomial_cdf(successes, trials, share) == pytest.approx(expected, abs=1e-12)
-
-
 def test_a_percentile_needs_as_many_samples_as_early_stopping_says() -> None:
     """MLPerf's bound at 99 % confidence: with one sample fewer, two or more above the bound are not sure."""
     for percent, count in stats.ENOUGH.items():
