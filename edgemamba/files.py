@@ -7,12 +7,17 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgemamba.errors import InputError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
+_TEMPORARY = re.compile(r"^\.(.+)\.(?:tmp|new|old)-[0-9]+$")
 
 
 @contextlib.contextmanager
@@ -20,17 +25,42 @@ def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             raise InputError(
-                f"no space left while writing {path}", hint="free some space; nothing half-written was kept"
+                f"no space left while writing {_final(path)}", hint="free some space; nothing half-written was kept"
             ) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise InputError(f"cannot write {path}: {error.strerror}", hint="choose another place with --out") from None
+        if error.errno in _REFUSED:
+            raise InputError(
+                f"cannot write {_final(path)}: {error.strerror}", hint="choose another place with --out"
+            ) from None
         raise
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp-{os.getpid()}")
+def temporary_name(path: Path, kind: str = "tmp") -> Path:
+    """The name beside ``path`` under which this process prepares it."""
+    return path.with_name(f".{path.name}.{kind}-{os.getpid()}")
+
+
+def _final(path: Path) -> Path:
+    """``path`` as it will be called: people know nothing of temporary names."""
+    return Path(*(_TEMPORARY.sub(r"\1", part) for part in path.parts))
+
+
+@contextlib.contextmanager
+def _parents(path: Path) -> Iterator[None]:
+    """Make the folders above ``path``; those made here go again when the block fails and leaves them empty."""
+    missing = [folder for folder in path.parents if not folder.exists()]
+    file = next((folder for folder in path.parents if folder.is_file()), None)
+    if file is not None:
+        raise NotADirectoryError(errno.ENOTDIR, f"{file} is a file", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
+        raise
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -39,17 +69,31 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         InputError: the disk is full or the place cannot be written.
     """
-    temporary = _temporary(path)
-    with _disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+    write_together({path: data})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write several files that belong together: all of them, or, when one cannot be written, none.
+
+    Raises:
+        InputError: the disk is full or a place cannot be written.
+    """
+    written: list[tuple[Path, Path]] = []
+    with contextlib.ExitStack() as stack:
+        for path, data in contents.items():
+            stack.enter_context(_disk_errors(path))
+            stack.enter_context(_parents(path))
+            temporary = temporary_name(path)
+            stack.callback(temporary.unlink, missing_ok=True)
             with temporary.open("wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            written.append((temporary, path))
+        for temporary, path in written:
             temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -76,22 +120,42 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not JSON: {error}") from None
 
 
-@contextlib.contextmanager
-def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Give a temporary folder that becomes ``path`` when the block ends without an error, and is removed otherwise.
+def refuse_taken(path: Path, *, force: bool, marker: str | None) -> None:
+    """Refuse to write a new folder at ``path`` where something is.
 
     Raises:
-        InputError: ``path`` exists and is not empty (unless ``force``), or cannot be written.
+        InputError: ``path`` is a file, or a folder with something in it; with ``force``, one without ``marker``.
     """
-    if path.exists() and not force and (not path.is_dir() or any(path.iterdir())):
+    if path.is_file():
+        raise InputError(f"{path} is a file", hint="choose another --out")
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    if not force:
         raise InputError(f"{path} exists", hint="choose another --out, or --force to replace it")
-    temporary = _temporary(path)
-    with _disk_errors(path):
-        temporary.mkdir(parents=True)
+    if marker is not None and not (path / marker).is_file():
+        raise InputError(f"{path} is not replaced: it has no {marker}", hint="choose another --out, or empty it")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, force: bool = False, marker: str | None = None) -> Iterator[Path]:
+    """Give a temporary folder that becomes ``path`` when the block ends without an error, and is removed otherwise.
+
+    Args:
+        path: folder to make.
+        force: replace what is there, see :func:`refuse_taken`.
+        marker: file by which a folder that may be replaced is known; None: any may.
+
+    Raises:
+        InputError: ``path`` is taken, or cannot be written.
+    """
+    refuse_taken(path, force=force, marker=marker)
+    temporary = temporary_name(path)
+    with _disk_errors(path), _parents(path):
+        temporary.mkdir()
         try:
             yield temporary
-            if path.exists():
-                old = path.with_name(f".{path.name}.old-{os.getpid()}")
+            if path.is_dir():
+                old = temporary_name(path, "old")
                 path.rename(old)
                 temporary.rename(path)
                 shutil.rmtree(old)

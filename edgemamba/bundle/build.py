@@ -115,7 +115,7 @@ def build(
         files=[],
     )
     expected = golden.golden_bytes(pictures, probability, preprocess.scale, threshold)
-    with new_folder(out, force=force) as folder:
+    with new_folder(out, force=force, marker=MANIFEST) as folder:
         shutil.copyfile(artifact.path, folder / manifest.artifact)
         write_bytes(folder / golden.FILE, expected)
         manifest = _complete(folder, manifest, target, model_info)

@@ -49,6 +49,8 @@ def export(
     edgemamba export runs/mine --target raspberry-pi-5 --precision int8 --out pi
     edgemamba export --weights lgg --target cpu
     """
+    import shlex
+
     from edgemamba.cli import output
     from edgemamba.console import Console
     from edgemamba.errors import UsageError
@@ -88,4 +90,4 @@ def export(
         output.document({"out": str(folder), **read_json(folder / "manifest.json")})
     else:
         output.pairs([("Bundle", str(folder))])
-    console.next(f"edgemamba profile {folder}" if out is not None else "edgemamba profile")
+    console.next(f"edgemamba profile {shlex.quote(str(folder))}" if out is not None else "edgemamba profile")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import os
 import sys
 import traceback
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from edgemamba import __version__
-from edgemamba.cli import demo, doctor, evaluate, export, inspect, listing, predict, profile, train
+from edgemamba.cli import demo, doctor, evaluate, export, inspect, listing, output, predict, profile, train
 from edgemamba.errors import EdgemambaError
 
 _INTRO = """Take a compact Mamba vision model from training to a measured artifact on an edge board.
@@ -27,12 +29,31 @@ Exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 missing package or
 tracebacks.
 """
 
+
+class _Interrupted(Exception):
+    """Ctrl-C, with what is kept: typer itself would end without a word."""
+
+
+class _ReaderGone(Exception):
+    """Whoever reads stdout has seen enough."""
+
+
+class _Verbs(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise _Interrupted(str(interrupt)) from None
+        except BrokenPipeError:
+            raise _ReaderGone from None
+
+
 app = typer.Typer(
     name="edgemamba",
+    cls=_Verbs,
     help=_INTRO,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command("train")(train.train)
@@ -60,17 +81,14 @@ def _root(
 
 
 def _fail(code: int, message: str, hint: str, as_json: bool) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    if hint:
-        print(f"hint: {hint}", file=sys.stderr)
-    if as_json:
-        document: dict[str, Any] = {
-            "schema": "edgemamba.error/1",
-            "code": code,
-            "message": message,
-            "hint": hint,
-        }
-        print(json.dumps(document))
+    message, hint = (" ".join(text.split()) for text in (message, hint))
+    with contextlib.suppress(OSError):
+        print(f"error: {message}", file=sys.stderr)
+        if hint:
+            print(f"hint: {hint}", file=sys.stderr)
+    if as_json and not output.has_document():
+        with contextlib.suppress(OSError):
+            output.document({"schema": "edgemamba.error/1", "code": code, "message": message, "hint": hint})
     return code
 
 
@@ -81,10 +99,15 @@ def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
         if debug:
             traceback.print_exc()
         return _fail(error.exit_code, error.message, error.hint, as_json)
-    except KeyboardInterrupt as interrupt:
+    except (KeyboardInterrupt, _Interrupted) as interrupt:
         return _fail(130, str(interrupt) or "interrupted", "", as_json)
-    except BrokenPipeError:
+    except _ReaderGone:
         return 0
+    except OSError as error:  # full disk, no permission, no such folder: what no verb foresaw
+        if debug:
+            traceback.print_exc()
+        place = "" if error.filename is None else f"{error.filename}: "
+        return _fail(3, f"{place}{error.strerror or error}", "run again with --debug to see where", as_json)
     except Exception as error:  # the process border: everything else is a bug, or typer's own usage error
         if debug:
             traceback.print_exc()
@@ -107,8 +130,17 @@ def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
 def main() -> None:
     """Run the command line and exit with its code."""
     arguments = sys.argv[1:]
-    debug = "--debug" in arguments
-    sys.exit(_run([a for a in arguments if a != "--debug"], debug, "--json" in arguments))
+    debug, as_json = "--debug" in arguments, "--json" in arguments
+    code = _run([a for a in arguments if a != "--debug"] or ["--help"], debug, as_json)
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        # What is still buffered would fail again, with a traceback, when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not isinstance(error, BrokenPipeError):
+            code = _fail(3, f"stdout: {error.strerror}", "free some space", as_json=False)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

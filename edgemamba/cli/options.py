@@ -10,8 +10,8 @@ import typer
 JSON = typer.Option(False, "--json", help="Print one JSON document on stdout and nothing else there.")
 QUIET = typer.Option(False, "--quiet", "-q", help="Only warnings and errors on stderr.")
 FORCE = typer.Option(False, "--force", help="Replace what is at --out.")
-SEED = typer.Option(0, "--seed", help="Seed of everything random.")
-THREADS = typer.Option(0, "--threads", help="CPU threads; 0: all cores for training, 1 for inference.")
+SEED = typer.Option(0, "--seed", min=0, max=2**32 - 1, help="Seed of everything random.")
+THREADS = typer.Option(0, "--threads", min=0, help="CPU threads; 0: all cores for training, 1 for inference.")
 DATA = typer.Option(
     None,
     "--data",
@@ -25,6 +25,17 @@ GROUP = typer.Option(
     help="folder data: where the patient ends in a file stem: a separator, or a regular expression with a group.",
     show_default=False,
 )
+
+
+def given(context: typer.Context, *but: str) -> list[str]:
+    """Flags of the options on the command line, those of the parameters ``but`` aside."""
+    return [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name is not None
+        and parameter.name not in but
+        and getattr(context.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
+    ]
 
 
 def data_source(name: str | None, root: Path | None, group: str | None) -> tuple[str, Path | None, dict[str, Any]]:

@@ -6,10 +6,19 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+_printed: list[bool] = []
+
 
 def document(value: Any) -> None:
     """Print one JSON document (no NaN)."""
-    print(json.dumps(value, indent=2, allow_nan=False))
+    text = json.dumps(value, indent=2, allow_nan=False)
+    _printed.append(True)
+    print(text)
+
+
+def has_document() -> bool:
+    """Whether stdout has its one document already."""
+    return bool(_printed)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -10,6 +10,7 @@ from edgemamba.cli.options import DATA, DATA_ROOT, FORCE, GROUP, JSON, QUIET, SE
 
 
 def train(
+    context: typer.Context,
     model: str = typer.Option("ul-vm-unet", "--model", help="A name from: edgemamba list models."),
     data: str | None = DATA,
     data_root: Path | None = DATA_ROOT,
@@ -51,15 +52,24 @@ def train(
     edgemamba train --data lgg --data-root lgg/kaggle_3m --split image --epochs 100 --device cuda
     edgemamba train --resume --out runs/mine
     """
+    import shlex
+
     from edgemamba.cli import output
-    from edgemamba.cli.options import data_source
+    from edgemamba.cli.options import data_source, given
     from edgemamba.console import Console
+    from edgemamba.errors import UsageError
     from edgemamba.sources import weights_file
     from edgemamba.train import TrainConfig, resume_config
     from edgemamba.train import train as run_training
 
     console = Console(quiet=quiet or as_json)
     if resume:
+        idle = given(context, "resume", "out", "quiet", "as_json")
+        if idle:
+            raise UsageError(
+                f"--resume goes on with the run's own settings and takes no {', '.join(idle)}",
+                hint=f"drop {'it' if len(idle) == 1 else 'them'}, or train anew into another --out",
+            )
         config = resume_config(out)
     else:
         name, root, options = data_source(data, data_root, group)
@@ -96,4 +106,5 @@ def train(
                 ("seconds", f"{record.train_seconds:.0f}"),
             ]
         )
-    console.next("edgemamba export --target jetson")
+    named = "" if out is None else f"{shlex.quote(str(out))} "
+    console.next(f"edgemamba export {named}--target jetson")

@@ -7,7 +7,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from edgemamba.errors import InputError, Unsupported, UsageError, did_you_mean, require
+from edgemamba.errors import Unsupported, UsageError, did_you_mean, require
+from edgemamba.files import refuse_taken
 from edgemamba.presets import PRECISIONS, Format, Precision, Target
 from edgemamba.sources import Source
 
@@ -141,8 +142,8 @@ def plan(source: Source, target: Target, precision: Precision, options: Options)
         )
     _require(format, precision, options)
     out = options.out
-    if out is not None and not options.force and out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"{out} exists", hint="choose another --out, or --force to replace it")
+    if out is not None:
+        refuse_taken(out, force=options.force, marker="manifest.json")
     steps = _steps(source, target, precision, format, options)
     return Plan(
         source,
