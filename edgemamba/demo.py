@@ -11,7 +11,7 @@ from edgemamba.errors import InputError
 from edgemamba.presets import Precision, find_target
 from edgemamba.profiling.options import ProfileOptions
 from edgemamba.profiling.several import Profiled, profile_all
-from edgemamba.sources import open_source
+from edgemamba.sources import RECORD, open_source
 from edgemamba.stages import pipeline
 from edgemamba.stages.plan import Options
 from edgemamba.train import TrainConfig, train
@@ -38,9 +38,13 @@ def run_demo(out: Path, epochs: int, seed: int, force: bool, console: Console) -
         InputError: ``out`` is not empty.
         EdgemambaError: what a stage raises.
     """
+    if out.is_file():
+        raise InputError(f"{out} is a file", hint="choose another --out")
     if out.exists() and any(out.iterdir()):
         if not force:
             raise InputError(f"{out} is not empty", hint="choose another --out, or --force to replace it")
+        if not (out / "run" / RECORD).is_file():
+            raise InputError(f"{out} is not replaced: it is no earlier demo", hint="choose another --out, or empty it")
         shutil.rmtree(out)
     console.line("== train")
     train(TrainConfig.resolve(epochs=epochs, seed=seed, device="cpu", out=out / "run"), console)

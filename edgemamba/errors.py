@@ -84,6 +84,12 @@ class DeviceError(EdgemambaError):
     exit_code = 9
 
 
+def of_exit_code(code: object) -> type[EdgemambaError]:
+    """The kind of error that ends with ``code``, as the board's scripts tell it; DeviceError for any other."""
+    kinds = (UsageError, InputError, MissingDependency, Unsupported, VerificationError)
+    return next((kind for kind in kinds if kind.exit_code == code), DeviceError)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Hint for a misspelt ``name``: close matches, else every known name."""
     names = sorted(known)

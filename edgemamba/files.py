@@ -120,7 +120,7 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not JSON: {error}") from None
 
 
-def refuse_taken(path: Path, *, force: bool, marker: str | None) -> None:
+def refuse_taken(path: Path, *, force: bool = False, marker: str | None = None) -> None:
     """Refuse to write a new folder at ``path`` where something is.
 
     Raises:
@@ -131,9 +131,29 @@ def refuse_taken(path: Path, *, force: bool, marker: str | None) -> None:
     if not path.is_dir() or not any(path.iterdir()):
         return
     if not force:
-        raise InputError(f"{path} exists", hint="choose another --out, or --force to replace it")
+        hint = "choose another --out" + ("" if marker is None else ", or --force to replace it")
+        raise InputError(f"{path} exists and is not empty", hint=hint)
     if marker is not None and not (path / marker).is_file():
         raise InputError(f"{path} is not replaced: it has no {marker}", hint="choose another --out, or empty it")
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Find out before long work whether files can be written into ``folder``; nothing of the trial stays.
+
+    Raises:
+        InputError: they cannot.
+    """
+    trial = temporary_name(folder / "trial")
+    with contextlib.suppress(_Undone), _disk_errors(folder), _parents(trial):
+        try:
+            trial.write_bytes(b"trial")
+        finally:
+            trial.unlink(missing_ok=True)
+        raise _Undone
+
+
+class _Undone(Exception):
+    """Ends a trial, so that the folders made for it go."""
 
 
 @contextlib.contextmanager

@@ -269,7 +269,7 @@ def failure(error: BaseException) -> tuple[dict[str, Any], int]:
         code = 3
     elif type(error).__name__ == "BundleError":
         message, hint, code = error.message, error.hint, error.exit_code  # type: ignore[attr-defined]
-    return {"event": "error", "type": type(error).__name__, "message": message, "hint": hint}, code
+    return {"event": "error", "type": type(error).__name__, "message": message, "hint": hint, "exit_code": code}, code
 
 
 def by_plan(source: str) -> int:

@@ -6,11 +6,13 @@ runtime, and Python 3.8. ``Session.run`` takes float32 NCHW and gives the probab
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pathlib
+import sys
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Iterator
 
 import numpy as np
 
@@ -46,6 +48,7 @@ __all__ = [
     "load_golden",
     "load_manifest",
     "open_session",
+    "quiet_native",
     "sibling",
 ]
 
@@ -220,8 +223,9 @@ def _interpreter(model: pathlib.Path, threads: int) -> tuple[Any, str]:
     for package in LITERT_PACKAGES:
         try:
             module = importlib.import_module(f"{package}.interpreter")
-            interpreter = module.Interpreter(model_path=str(model), num_threads=threads)
-            interpreter.allocate_tensors()
+            with quiet_native():
+                interpreter = module.Interpreter(model_path=str(model), num_threads=threads)
+                interpreter.allocate_tensors()
         except (ImportError, SystemError, AttributeError) as error:
             reasons.append(f"{package}: {one_line(error)}")
         except (ValueError, RuntimeError) as error:
@@ -229,6 +233,29 @@ def _interpreter(model: pathlib.Path, threads: int) -> tuple[Any, str]:
         else:
             return interpreter, _litert_version(package)
     raise BundleError(f"no LiteRT works here ({'; '.join(reasons)})", INSTALL["litert"], 4)
+
+
+@contextlib.contextmanager
+def quiet_native() -> Iterator[None]:
+    """Drop what native code writes to file descriptor 2.
+
+    LiteRT tells there that it made an XNNPACK delegate, and no setting stops it; its errors come as exceptions.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:
+        yield
+        return
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _litert_version(package: str) -> str:

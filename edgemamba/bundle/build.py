@@ -197,7 +197,8 @@ def _shapes(artifact: Exported) -> list[tuple[str, list[int]]]:
         return [(one.name, list(one.shape)) for one in (*session.get_inputs(), *session.get_outputs())]
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_path=str(artifact.path), num_threads=1)
+    with runner.quiet_native():
+        interpreter = Interpreter(model_path=str(artifact.path), num_threads=1)
     details = (*interpreter.get_input_details(), *interpreter.get_output_details())
     return [(one["name"], [int(n) for n in one["shape"]]) for one in details]
 

@@ -8,21 +8,8 @@ from pathlib import Path
 
 from edgemamba.board import images, runner
 from edgemamba.bundle.check import check
-from edgemamba.errors import (
-    DeviceError,
-    EdgemambaError,
-    InputError,
-    MissingDependency,
-    Unsupported,
-    UsageError,
-    VerificationError,
-)
+from edgemamba.errors import InputError, of_exit_code
 from edgemamba.records import Manifest
-
-_BY_CODE: dict[int, type[EdgemambaError]] = {
-    kind.exit_code: kind
-    for kind in (UsageError, InputError, MissingDependency, Unsupported, VerificationError, DeviceError)
-}
 
 
 @contextlib.contextmanager
@@ -31,7 +18,7 @@ def board_errors() -> Iterator[None]:
     try:
         yield
     except runner.BundleError as error:
-        raise _BY_CODE[error.exit_code](error.message, hint=error.hint) from None
+        raise of_exit_code(error.exit_code)(error.message, hint=error.hint) from None
     except images.ImageError as error:
         raise InputError(error.message, hint=error.hint) from None
 

@@ -11,6 +11,7 @@ from edgemamba.cli.options import DATA, DATA_ROOT, GROUP, JSON, QUIET, SEED, THR
 
 
 def evaluate(
+    context: typer.Context,
     subject: str = typer.Argument(help="A run folder, a Bundle folder, or the name of packaged weights."),
     data: str | None = DATA,
     data_root: Path | None = DATA_ROOT,
@@ -42,14 +43,23 @@ def evaluate(
     edgemamba evaluate runs/mine --data lgg --data-root lgg --split image --ssm --out scores
     """
     from edgemamba.cli import output
-    from edgemamba.cli.options import data_source
+    from edgemamba.cli.options import data_source, given
     from edgemamba.console import Console
+    from edgemamba.errors import UsageError
     from edgemamba.evaluation.command import EvaluateOptions, evaluate_subject
 
     console = Console(quiet=quiet or as_json)
-    chosen = None if data is None and data_root is None else data_source(data, data_root, group)
+    if data is None and group is not None:
+        raise UsageError("--group needs --data folder", hint="the subject's own data is grouped as its run did")
+    chosen = None if data is None else data_source(data, data_root, group)
+    wrong = ("device", "ssm") if (Path(subject) / "manifest.json").is_file() else ("runtime",)
+    idle = [flag for flag in given(context) if flag.removeprefix("--") in wrong]
+    if idle:
+        kind = "a run: a Bundle has" if len(wrong) == 2 else "a Bundle: a run has"
+        raise UsageError(f"{', '.join(idle)} is for {kind} none", hint="leave it out")
     options = EvaluateOptions(
         data=chosen,
+        data_root=data_root,
         split=split,
         part=part,
         threshold=threshold,

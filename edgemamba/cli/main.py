@@ -127,14 +127,24 @@ def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _open_standard_streams() -> None:
+    """A stream that the caller closed leads nowhere; else the next file opened would get its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        if descriptor == 1:
+            sys.stdout = os.fdopen(descriptor, "w", closefd=False)
+        elif descriptor == 2:
+            sys.stderr = os.fdopen(descriptor, "w", closefd=False)
+    os.close(descriptor)
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
+    _open_standard_streams()
     arguments = sys.argv[1:]
     debug, as_json = "--debug" in arguments, "--json" in arguments
     code = _run([a for a in arguments if a != "--debug"] or ["--help"], debug, as_json)
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError as error:
         # What is still buffered would fail again, with a traceback, when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
 from edgemamba.accelerator import resolve_device
 from edgemamba.bundle.check import MANIFEST
 from edgemamba.console import Console
-from edgemamba.data import Dataset, Split, open_dataset, open_ref, split_dataset
+from edgemamba.data import DATASETS, Dataset, Split, open_dataset, open_ref, split_dataset
+from edgemamba.data.catalogue import ENVIRONMENT
 from edgemamba.errors import InputError, UsageError, did_you_mean
 from edgemamba.evaluation.contribution import ssm_contribution
 from edgemamba.evaluation.evaluate import Evaluation, Predict
 from edgemamba.evaluation.evaluate import evaluate as score
 from edgemamba.evaluation.pictures import case_pictures, write_pictures
 from edgemamba.evaluation.predictors import bundle_predictor
-from edgemamba.files import write_json, write_text
+from edgemamba.files import new_folder, refuse_taken, refuse_unwritable, write_json, write_text
 from edgemamba.records import DataRef
 from edgemamba.sources import open_source
 
@@ -31,6 +33,7 @@ class EvaluateOptions:
 
     Attributes:
         data: name, root and options of another data set than the run's own.
+        data_root: without ``data``, where the run's own data lies now.
         split: another split than the run's.
         part: test, val or train.
         threshold: a probability of at least this is lesion.
@@ -43,6 +46,7 @@ class EvaluateOptions:
     """
 
     data: tuple[str, Path | None, dict[str, Any]] | None = None
+    data_root: Path | None = None
     split: str | None = None
     part: str = "test"
     threshold: float = 0.5
@@ -79,8 +83,9 @@ def evaluate_subject(subject: str, options: EvaluateOptions, console: Console) -
         UsageError: no such subject, or an option that does not fit it.
         InputError: the data is missing or damaged, or ``out`` is taken.
     """
-    if options.out is not None and options.out.exists() and any(options.out.iterdir()):
-        raise InputError(f"{options.out} is not empty", hint="choose another --out")
+    if options.out is not None:
+        refuse_taken(options.out)
+        refuse_unwritable(options.out)
     opened = _open(subject, options, console)
     dataset, split = _data(opened, options)
     indices = getattr(split, options.part)
@@ -147,13 +152,20 @@ def _data(opened: _Subject, options: EvaluateOptions) -> tuple[Dataset, Split]:
         return dataset, split_dataset(dataset, options.split or own)
     if opened.data is None:
         raise InputError("this Bundle does not say which data it was trained on", hint="give --data")
-    dataset, split = open_ref(opened.data)
+    dataset, split = open_ref(opened.data, options.data_root or _data_place(opened.data))
     return dataset, split if options.split is None else split_dataset(dataset, options.split)
 
 
+def _data_place(ref: DataRef) -> str | None:
+    """EDGEMAMBA_DATA for data of files whose record, as a Bundle's does, names no folder."""
+    files = ref.name in DATASETS and DATASETS[ref.name].needs_root
+    return (os.environ.get(ENVIRONMENT) or None) if files and ref.root is None else None
+
+
 def _write(out: Path, document: dict[str, Any], found: Evaluation, predict: Predict, dataset: Dataset) -> None:
-    write_json(out / "evaluation.json", document)
-    write_text(out / "per_slice.csv", found.per_slice_csv())
     cases = [*found.worst(_WORST), *found.largest_false_alarms(_FALSE_ALARMS), *found.examples().values()]
     unique = list({case.index: case for case in cases}.values())
-    write_pictures(case_pictures(predict, dataset, found, unique), out / "pictures")
+    with new_folder(out) as folder:
+        write_json(folder / "evaluation.json", document)
+        write_text(folder / "per_slice.csv", found.per_slice_csv())
+        write_pictures(case_pictures(predict, dataset, found, unique), folder / "pictures")

@@ -6,7 +6,8 @@ import dataclasses
 import shlex
 from pathlib import Path
 
-from edgemamba.errors import UsageError
+from edgemamba.board.runner import RUNTIMES
+from edgemamba.errors import UsageError, did_you_mean
 from edgemamba.profiling.records import Protocol
 from edgemamba.profiling.session import Plan
 
@@ -55,6 +56,8 @@ class ProfileOptions:
     out: Path | None = None
 
     def __post_init__(self) -> None:
+        if self.runtime not in RUNTIMES:
+            raise UsageError(f"no runtime is named {self.runtime!r}", hint=did_you_mean(self.runtime, RUNTIMES))
         for name in ("threads", "processes", "min_runs"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected at least 1")

@@ -8,12 +8,12 @@ from pathlib import Path
 from edgemamba.bundle.check import MANIFEST, check
 from edgemamba.console import Console
 from edgemamba.errors import InputError, UsageError
-from edgemamba.files import sha256_file
+from edgemamba.files import refuse_unwritable, sha256_file, write_together
 from edgemamba.presets import Device, find_device
 from edgemamba.profiling import lines, retention
 from edgemamba.profiling.assemble import assemble
 from edgemamba.profiling.options import ProfileOptions
-from edgemamba.profiling.records import NotMeasured, ProfileReport, Retention, save_report
+from edgemamba.profiling.records import NotMeasured, ProfileReport, Retention, dump_report
 from edgemamba.profiling.reference import Reference, find_reference
 from edgemamba.profiling.session import AGENT, AgentRun, read_samples, refuse_wrong_results, run_agent
 from edgemamba.records import Manifest
@@ -45,6 +45,8 @@ def profile(bundle: Path, options: ProfileOptions, console: Console) -> ProfileR
         raise _remote(device, bundle)
     steps = _Steps(console)
     manifest = check(bundle)
+    out = report_folder(bundle, options)
+    refuse_unwritable(out)
     steps.done(1, "files", f"{len(manifest.files)} files agree with the manifest")
     if options.samples is None:
         runs = _measure(bundle, options, steps, console)
@@ -58,7 +60,7 @@ def profile(bundle: Path, options: ProfileOptions, console: Console) -> ProfileR
     kept = _retention(bundle, manifest, options, console)
     steps.done(7, "Dice retention", lines.retention(kept))
     report = report.model_copy(update={"retention": kept})
-    _write(report, report_folder(bundle, options))
+    _write(report, out)
     steps.done(8, "validity", lines.validity(report))
     return report
 
@@ -150,7 +152,7 @@ def _retention(bundle: Path, manifest: Manifest, options: ProfileOptions, consol
 
 
 def _write(report: ProfileReport, folder: Path) -> None:
-    from edgemamba.report import write_html
+    from edgemamba.report import render
 
-    save_report(folder / REPORT_JSON, report)
-    write_html([report], folder / REPORT_HTML)
+    texts = {REPORT_JSON: dump_report(report), REPORT_HTML: render([report])}
+    write_together({folder / name: text.encode() for name, text in texts.items()})

@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from edgemamba.files import write_text
 from edgemamba.records import Record, StageRecord
 
 Role = Literal["model", "golden", "code", "text"]
@@ -291,11 +289,6 @@ class ProfileReport(Record):
 
 
 def dump_report(report: ProfileReport) -> str:
-    """Strict JSON of a report, lists of numbers on one line."""
+    """Strict JSON of a report, lists of numbers on one line; ``load_record(path, ProfileReport)`` reads it back."""
     text = json.dumps(report.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False)
     return _NUMBER_LIST.sub(lambda found: "[" + re.sub(r"\s+", " ", found.group(1)) + "]", text) + "\n"
-
-
-def save_report(path: Path, report: ProfileReport) -> None:
-    """Write ``report.json`` atomically; ``load_record(path, ProfileReport)`` reads it back unchanged."""
-    write_text(path, dump_report(report))

@@ -52,7 +52,7 @@ def find_reference(
 
     Args:
         manifest: of the Bundle.
-        run: folder of the run that it was made from; None looks below ``runs`` and in the packaged weights.
+        run: folder of the run that it was made from; None looks below ``runs``, beside it and in the packaged weights.
         runs: where training puts its runs.
         data_root: folder of the data; None takes the one of the run record, else ``EDGEMAMBA_DATA``.
 
@@ -96,6 +96,7 @@ def _candidates(run: Path | None, runs: Path) -> Iterator[Path]:
         return
     for pattern in ("*/weights/*.safetensors", "*/*/weights/*.safetensors"):
         yield from sorted(runs.glob(pattern))
+    yield from sorted(runs.parent.glob("*/weights/*.safetensors"))
     for folder in packaged_weights().values():
         yield folder / "model.safetensors"
 

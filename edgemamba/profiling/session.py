@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgemamba.errors import DeviceError, InputError, VerificationError
+from edgemamba.errors import DeviceError, InputError, VerificationError, of_exit_code
 from edgemamba.profiling.records import GoldenCheck, MemoryStep, ProcessSamples, Reading
 
 Event = dict[str, Any]
@@ -173,7 +173,9 @@ def _refuse_failure(events: Sequence[Event], stderr: str, returncode: int) -> No
         if event["event"] == "golden" and event.get("ok") is False:
             refuse_wrong_results([_golden(event)])
     if failures:
-        raise DeviceError(f"{AGENT}: {failures[0].get('message', 'failed')}", hint=str(failures[0].get("hint", "")))
+        failure = failures[0]
+        kind = of_exit_code(failure.get("exit_code"))
+        raise kind(f"{AGENT}: {failure.get('message', 'failed')}", hint=str(failure.get("hint", "")))
     if returncode:
         raise DeviceError(f"{AGENT} ended with code {returncode}: {first_error(stderr) or 'it said nothing'}")
 

@@ -52,11 +52,15 @@ def profile_all(bundles: Sequence[Path], options: ProfileOptions, out: Path | No
         return Profiled([report], report_folder(chosen[0], options) / REPORT_HTML)
     if options.samples is not None:
         raise UsageError("--samples belongs to one Bundle", hint="name the Bundle they were measured with")
+    names = [bundle.resolve().name for bundle in chosen]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"two Bundles are called {twice}; one report would replace the other", hint="rename one")
     place = out or chosen[0].resolve().parent / "report"
     reports = []
-    for bundle in chosen:
+    for bundle, name in zip(chosen, names, strict=True):
         console.line(f"profile {bundle}")
-        own = dataclasses.replace(options, out=place / bundle.resolve().name)
+        own = dataclasses.replace(options, out=place / name)
         reports.append(profile(bundle, own, console))
     write_html(reports, place / REPORT_HTML)
     return Profiled(reports, place / REPORT_HTML)

@@ -1,5 +1,5 @@
 """Reports for people: one offline HTML page of one or several ``report.json``."""
 
-from edgemamba.report.html import write_html
+from edgemamba.report.html import render, write_html
 
-__all__ = ["write_html"]
+__all__ = ["render", "write_html"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgemamba.console import Console
+from edgemamba.files import refuse_unwritable
 from edgemamba.records import StageRecord
 from edgemamba.stages.artifact import Artifact, expect, open_artifact
 from edgemamba.stages.cache import Cache, Result, cache_key, cache_root, open_cache
@@ -28,6 +29,7 @@ def run(plan: Plan, console: Console) -> Path:
     Raises:
         EdgemambaError: what any stage raises; VerificationError stops before anything is packaged.
     """
+    refuse_unwritable(plan.out.parent)
     with open_cache(enabled=plan.options.cache) as cache:
         export = _Export(plan, cache)
         total = len(plan.steps)

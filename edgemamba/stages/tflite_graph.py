@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgemamba.board import runner
 from edgemamba.errors import InputError, Unsupported
 from edgemamba.files import write_bytes
 
@@ -207,8 +208,9 @@ def delegation(path: Path) -> dict[str, Any]:
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_path=str(path), num_threads=1)
-    interpreter.allocate_tensors()
+    with runner.quiet_native():
+        interpreter = Interpreter(model_path=str(path), num_threads=1)
+        interpreter.allocate_tensors()
     operators = interpreter._get_ops_details()
     pieces = [details for details in operators if details["op_name"] == "DELEGATE"]
     inside = {int(index) for piece in pieces for index in piece["outputs"]}

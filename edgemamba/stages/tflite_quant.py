@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from edgemamba.board import runner
 from edgemamba.errors import InputError, Unsupported, VerificationError, require
 from edgemamba.stages import tflite_graph
 from edgemamba.stages.tflite_graph import FLOAT16, FLOAT32, INT8
@@ -153,8 +154,9 @@ def per_image_ranges(
     probe.subgraphs = [graph]
     graph.outputs = [*model.subgraphs[0].outputs, *activations]
     data = bytes(flatbuffer_utils.convert_object_to_bytearray(probe))
-    interpreter = Interpreter(model_content=data, num_threads=1)
-    interpreter.allocate_tensors()
+    with runner.quiet_native():
+        interpreter = Interpreter(model_content=data, num_threads=1)
+        interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]["index"]
     outputs = [details["index"] for details in interpreter.get_output_details()]
     found: list[list[tuple[float, float]]] = []

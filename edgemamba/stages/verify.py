@@ -129,9 +129,13 @@ def judge(numbers: dict[str, Any], precision: Precision, name: str) -> None:
     raise VerificationError(
         f"{name} does not match fp32 PyTorch on {numbers['images']} images: mask "
         f"{'Dice' if by_dice else 'agreement'} {agreement:.6f} (at least {bar.agreement:g}), mean difference "
-        f"{'not finite' if mean is None else format(mean, '.2e')}{limit}, largest {numbers['max_abs_diff']}",
+        f"{_figure(mean)}{limit}, largest {_figure(numbers['max_abs_diff'])}",
         hint=hint,
     )
+
+
+def _figure(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.2e}"
 
 
 def verify(

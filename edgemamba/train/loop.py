@@ -9,6 +9,7 @@ two runs agree only statistically.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 import threading
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from edgemamba.records import RunRecord, load_record
 from edgemamba.sources import RECORD
 from edgemamba.train.config import TrainConfig, differences
 from edgemamba.train.run import Run
-from edgemamba.train.run_folder import prepare
+from edgemamba.train.run_folder import refuse_taken
 
 
 def train(config: TrainConfig, console: Console) -> RunRecord:
@@ -38,7 +39,7 @@ def train(config: TrainConfig, console: Console) -> RunRecord:
         KeyboardInterrupt: on SIGINT or SIGTERM, with the command that goes on; at most the epoch under way is
             lost.
     """
-    prepare(config.out, resume=config.resume, force=config.force)
+    refuse_taken(config.out, resume=config.resume, force=config.force)
     if config.resume:
         earlier = load_record(config.out / RECORD, RunRecord)
         if earlier.state == "finished" and not differences(config, earlier):
@@ -52,7 +53,7 @@ def train(config: TrainConfig, console: Console) -> RunRecord:
             _leave(run)
             done = f"{len(run.rows)} of {config.epochs} epochs are kept"
             raise KeyboardInterrupt(
-                f"interrupted; {done}; go on with: edgemamba train --resume --out {config.out}"
+                f"interrupted; {done}; go on with: edgemamba train --resume --out {shlex.quote(str(config.out))}"
             ) from None
         except InputError:
             _leave(run)

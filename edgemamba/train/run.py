@@ -27,7 +27,7 @@ from edgemamba.train.learner import Learner
 from edgemamba.train.losses import LOSSES
 from edgemamba.train.order import epoch_order, epoch_seed, steps_per_epoch
 from edgemamba.train.recipes import ema_weight, lr_at, resolve
-from edgemamba.train.run_folder import SAMPLES, RunFolder
+from edgemamba.train.run_folder import SAMPLES, STARTED_FROM, RunFolder, begin
 from edgemamba.train.step import TrainStep
 from edgemamba.train.validation import Validation, predict_masks, validate
 
@@ -76,7 +76,11 @@ class Run:
         self._build()
         self.rows: list[Row] = []
         self.curves_drawn = time.monotonic()
-        self._save([] if earlier is None else self._resume(earlier))
+        if earlier is None:
+            with begin(config.out):
+                self._save([])
+        else:
+            self._save(self._resume(earlier))
 
     def _build(self) -> None:
         config = self.config
@@ -97,6 +101,8 @@ class Run:
         top = {name: tensors.pop(f"best/{name}") for name in self.best_model.state_dict()}
         self.best_model.load_state_dict(top)
         self.learner.load(tensors)
+        if STARTED_FROM in earlier.environment:
+            self.folder.environment[STARTED_FROM] = earlier.environment[STARTED_FROM]
         now = self.folder.environment
         changed = [k for k in ("device", "threads", "cpu", "packages") if earlier.environment.get(k) != now[k]]
         if changed:

@@ -6,7 +6,9 @@ state is the one thing a resumed run reads; all else follows from it and is writ
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,13 +37,12 @@ LAST = "weights/last.safetensors"
 METRICS = "metrics.csv"
 CURVES = "curves.png"
 SAMPLES = "samples"
+STARTED_FROM = "started_from_sha256"
 _PRODUCTS = (RECORD, METRICS, CURVES, SAMPLES, "weights", "state")
 
 
-def prepare(out: Path, *, resume: bool, force: bool) -> None:
-    """Make ``out`` ready for a run.
-
-    ``force`` removes what an earlier run wrote there, and nothing else.
+def refuse_taken(out: Path, *, resume: bool, force: bool) -> None:
+    """Refuse to train where it would overwrite something, or to resume where there is no run.
 
     Raises:
         InputError: there is something else at ``out``, or nothing to resume.
@@ -60,6 +61,23 @@ def prepare(out: Path, *, resume: bool, force: bool) -> None:
         raise InputError(
             f"{out} holds a run", hint="--resume to go on with it, --force to replace it, or another --out"
         )
+
+
+@contextlib.contextmanager
+def begin(out: Path) -> Iterator[None]:
+    """The first writing of a new run: an earlier run's files go before it, its own where it fails."""
+    _clear(out)
+    try:
+        yield
+    except BaseException:
+        _clear(out)
+        with contextlib.suppress(OSError):
+            out.rmdir()
+        raise
+
+
+def _clear(out: Path) -> None:
+    """Remove what a run wrote at ``out``, and nothing else."""
     for name in _PRODUCTS:
         path = out / name
         if path.is_dir() and not path.is_symlink():
@@ -90,7 +108,7 @@ class RunFolder:
             "amp": config.amp,
             "threads_asked": config.threads,
             "repeatable": "bit by bit" if config.device == "cpu" else "statistically",
-            **({} if config.weights is None else {"started_from_sha256": sha256_file(config.weights)}),
+            **({} if config.weights is None else {STARTED_FROM: sha256_file(config.weights)}),
         }
 
     def save_state(self, tensors: dict[str, Tensor], rows: list[Row]) -> None:

@@ -18,7 +18,7 @@ from edgemamba.profiling.records import (
     Quantity,
     Rate,
     Retention,
-    save_report,
+    dump_report,
 )
 from edgemamba.records import load_record
 from edgemamba.report import write_html
@@ -174,7 +174,7 @@ def test_the_embedded_json_round_trips():
 
 def test_report_json_round_trips(tmp_path):
     found = full()
-    save_report(tmp_path / "report.json", found)
+    (tmp_path / "report.json").write_text(dump_report(found))
     assert load_record(tmp_path / "report.json", ProfileReport) == found
     text = (tmp_path / "report.json").read_text()
     assert "NaN" not in text
