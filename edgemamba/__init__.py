@@ -10,7 +10,7 @@ Who may import whom; a module imports only from its own row's left and from the 
     sources                                       trained weights with the record of their run
     ssm < models, data                            the scan, networks, images with masks
     board                                         copied to boards: imports nothing of edgemamba
-    records, presets, registry, accelerator, checkout, files, console, errors
+    records, presets, registry, accelerator, versions, files, console, errors
 
 There are no cycles, lazy imports included. ``tests/test_architecture.py`` enforces all of this.
 """

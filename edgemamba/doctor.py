@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -13,6 +12,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
+
+from edgemamba.versions import package_version
 
 Status = Literal["ok", "warn", "FAIL", "n.a."]
 
@@ -45,13 +46,6 @@ def run_checks() -> list[Check]:
     return checks
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _python() -> Iterator[Check]:
     good = sys.version_info >= (3, 10)
     yield Check(
@@ -64,7 +58,7 @@ def _python() -> Iterator[Check]:
 
 def _packages() -> Iterator[Check]:
     for module, distribution, extra, use in _PACKAGES:
-        version = _version(distribution) if importlib.util.find_spec(module) else None
+        version = package_version(distribution) if importlib.util.find_spec(module) else None
         if version:
             yield Check(distribution, "ok", version)
         else:
@@ -78,7 +72,7 @@ def _accelerator() -> Iterator[Check]:
 
     if torch.cuda.is_available():
         yield Check("CUDA", "ok", f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
-        version = _version("mamba-ssm")
+        version = package_version("mamba-ssm")
         if version is None:
             yield Check("mamba-ssm", "n.a.", "not installed; edgemamba's own scan is used")
         else:

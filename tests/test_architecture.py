@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted(ROOT.glob("edgemamba/**/*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
-BASE = {"errors", "files", "console", "registry", "presets", "records", "accelerator", "checkout", "__version__"}
+BASE = {"errors", "files", "console", "registry", "presets", "records", "accelerator", "versions", "__version__"}
 MIDDLE = BASE | {"models", "ssm", "data", "board"}
 # What each part may import, beside itself.
 ALLOWED = {

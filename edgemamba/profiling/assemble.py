@@ -6,12 +6,10 @@ import datetime
 import os
 import platform
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 from edgemamba import __version__
 from edgemamba.bundle.check import MANIFEST
-from edgemamba.checkout import commit
 from edgemamba.errors import UsageError
 from edgemamba.files import sha256_file
 from edgemamba.presets import Device, devices
@@ -31,6 +29,7 @@ from edgemamba.profiling.session import AgentRun
 from edgemamba.profiling.stats import latency, process_median
 from edgemamba.profiling.validity import judge, unobserved
 from edgemamba.records import Manifest
+from edgemamba.versions import commit, package_version
 
 # Packages whose version can change a figure.
 _PACKAGES = ("numpy", "torch", "onnxruntime", "ai-edge-litert", "Pillow")
@@ -176,9 +175,7 @@ def _versions(run: AgentRun) -> dict[str, str]:
     """Of the measuring process, and of what scored beside it."""
     versions = {"python": str(run.hello.get("python")), "numpy": str(run.hello.get("numpy"))}
     for package in _PACKAGES:
-        try:
-            versions.setdefault(package, metadata.version(package))
-        except metadata.PackageNotFoundError:
-            continue
+        if (version := package_version(package)) is not None:
+            versions.setdefault(package, version)
     versions["host python"] = platform.python_version()
     return versions

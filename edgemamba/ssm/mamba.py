@@ -96,7 +96,7 @@ class Mamba(FormModule):
         if self.form in EXPORT_FORMS:
             length = int(tokens.shape[0]) * int(tokens.shape[1])
             form = export_forms.choose_form(length, self.d_inner, self.d_state, int(tokens.shape[2]))
-            # LiteRT's converter takes the recurrence as one operator (see scan_op), ONNX as plain operations.
+            # The TFLite stage takes the recurrence as one operator (see scan_op), ONNX as plain operations.
             recurrences = scan_op if self.form == "litert" else export_forms
             if form.algorithm == "two-pass":
                 return export_forms.two_pass_core(tokens, self._weights(), recurrences.two_pass)

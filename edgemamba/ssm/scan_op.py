@@ -1,8 +1,8 @@
 """The recurrence of the export forms as one torch operator each.
 
-A converter that sees one operator instead of two thousand unrolled ones converts in a fraction of the time,
-and the unrolled operators can then be written for its runtime (``stages.tflite_scan``). Run by torch, the
-operators compute what ``export_forms`` computes.
+torch.export follows one operator in a fraction of the time that two thousand unrolled ones take, and the TFLite
+stage writes the unrolled ones for its runtime (``stages.tflite_scan``). Run by torch, the operators compute what
+``export_forms`` computes.
 """
 
 from __future__ import annotations

@@ -15,13 +15,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from edgemamba import __version__
 from edgemamba.errors import InputError
 from edgemamba.files import new_folder, read_json, sha256_bytes, sha256_file, sha256_json, write_json
+from edgemamba.versions import package_version
 
 _RECORD = "stage.json"
 
@@ -122,13 +122,7 @@ def cache_key(stage: str, inputs: dict[str, str], parameters: dict[str, Any], to
 
 def tool_versions(names: Iterable[str]) -> dict[str, str]:
     """Installed version of each distribution (nothing is imported), and of edgemamba."""
-    found = {"edgemamba": __version__}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "missing"
-    return found
+    return {"edgemamba": __version__, **{name: package_version(name) or "missing" for name in names}}
 
 
 @functools.cache

@@ -6,13 +6,13 @@ import os
 import platform
 import resource
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from edgemamba.ssm.two_pass import backend
+from edgemamba.versions import package_version
 
 _PACKAGES = ("torch", "numpy", "pillow", "safetensors", "triton")
 _VARIABLES = (
@@ -35,7 +35,7 @@ def environment(device: str) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
+        "packages": {name: version for name in _PACKAGES if (version := package_version(name)) is not None},
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
     if device == "cuda":
@@ -55,13 +55,6 @@ def peak_memory_bytes(device: str) -> int:
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _cpu() -> str:

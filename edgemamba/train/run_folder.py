@@ -15,7 +15,6 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from edgemamba import __version__
-from edgemamba.checkout import commit
 from edgemamba.errors import InputError
 from edgemamba.files import sha256_file, write_text
 from edgemamba.models.weights import save_weights
@@ -28,6 +27,7 @@ from edgemamba.train.config import TrainConfig
 from edgemamba.train.environment import environment
 from edgemamba.train.history import Row, best, to_csv
 from edgemamba.train.recipes import Recipe
+from edgemamba.versions import commit
 
 State = Literal["running", "interrupted", "finished"]
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 import pytest
-import torch
 
 from edgemamba.console import Console
 from edgemamba.sources import Source, open_source
@@ -15,14 +13,6 @@ from edgemamba.stages.artifact import Artifact, open_artifact
 from edgemamba.stages.calibration import CalibrationSet, ImageSet, calibration_set, verification_set
 from edgemamba.stages.to_onnx import to_onnx
 from edgemamba.train import TrainConfig, train
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,9 @@
-"""The git checkout that edgemamba runs from, for the records of what made a result."""
+"""Which code made a result, for its record: the commit of the checkout, the versions of packages."""
 
 from __future__ import annotations
 
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import edgemamba
@@ -19,3 +20,11 @@ def commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
+
+
+def package_version(distribution: str) -> str | None:
+    """Installed version of a distribution (it is not imported); None when it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

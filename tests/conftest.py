@@ -1,4 +1,4 @@
-"""One thread, as everywhere results are compared."""
+"""One thread: results are compared bit by bit, which holds for equal thread counts, and tests share the machine."""
 
 from __future__ import annotations
 
