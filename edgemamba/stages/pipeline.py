@@ -161,16 +161,17 @@ class _Export:
             return verify(self._current, self.source, self.images, step.precision, expected=self.expected)
         out = folder / f"model.{self.plan.format}"
         if step.name == "export":
-            return self._export(out)
+            return self._export(step, out)
         expect(self._current, step.title, self.plan.format, "fp32")
         return self._quantize(step, out)
 
-    def _export(self, out: Path) -> dict[str, Any]:
-        target, size = self.plan.target, self.source.size
+    def _export(self, step: Step, out: Path) -> dict[str, Any]:
+        size = self.source.size
         if self.plan.format == "onnx":
             from edgemamba.stages.to_onnx import to_onnx
 
-            return to_onnx(self.source.build(), size, out, opset=target.opset, ir_version=target.ir_version)
+            limits = {key: step.parameters[key] for key in ("opset", "ir_version", "negative_pads")}
+            return to_onnx(self.source.build(), size, out, **limits)
         from edgemamba.stages.to_tflite import to_tflite
 
         return to_tflite(self.source.build(), size, out)

@@ -182,7 +182,10 @@ _TOOLS: dict[Format, tuple[str, ...]] = {
 
 def _steps(source: Source, target: Target, precision: Precision, format: Format, options: Options) -> tuple[Step, ...]:
     height, width = source.size
-    limits = {"opset": target.opset, "ir_version": target.ir_version} if format == "onnx" else {}
+    limits: dict[str, Any] = {}
+    if format == "onnx":
+        pads = target.runtime != "tensorrt"
+        limits = {"opset": target.opset, "ir_version": target.ir_version, "negative_pads": pads}
     shape = {"model": source.model, "size": [height, width], "format": format}
     text = f", opset {target.opset}" if limits else ""
     title = f"export {height}x{width} to {_NAMES[format]} fp32{text}"

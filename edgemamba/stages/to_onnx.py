@@ -25,7 +25,13 @@ FORBIDDEN_OPERATORS = frozenset({"Loop", "Scan", "If", "SequenceConstruct", "Sof
 
 
 def to_onnx(
-    model: SegmentationModel, size: tuple[int, int], path: Path, *, opset: int, ir_version: int
+    model: SegmentationModel,
+    size: tuple[int, int],
+    path: Path,
+    *,
+    opset: int,
+    ir_version: int,
+    negative_pads: bool = True,
 ) -> dict[str, Any]:
     """Export ``model`` to ``path``: image (1, 3, H, W) float32 in [0, 1] to probability (1, 1, H, W)
     float32.
@@ -35,6 +41,7 @@ def to_onnx(
         size: input height and width, pixels.
         opset: newest operator set the target loads.
         ir_version: newest file format the target loads.
+        negative_pads: the target's runtime takes them (TensorRT does not).
 
     Returns:
         Facts of the graph (``onnx_graph.facts``).
@@ -47,7 +54,7 @@ def to_onnx(
     from edgemamba.stages.onnx_graph import facts
     from edgemamba.stages.onnx_passes import clean
 
-    graph = clean(_trace(model, size, opset))
+    graph = clean(_trace(model, size, opset), negative_pads=negative_pads)
     graph.ir_version = min(graph.ir_version, ir_version)
     check_graph(graph, opset, ir_version)
     write_bytes(path, graph.SerializeToString(deterministic=True))

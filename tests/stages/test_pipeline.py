@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from edgemamba import bundle
 from edgemamba.board import runner
@@ -72,6 +74,12 @@ def test_fp32_makes_a_bundle_that_checks(source: Source, tmp_path: Path) -> None
     assert str(tmp_path) not in (out / "manifest.json").read_text()
 
 
+def pads(folder: Path) -> list[int]:
+    graph = onnx.load(folder / "model.onnx").graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    return [int(n) for node in graph.node if node.op_type == "Pad" for n in constants[node.input[1]]]
+
+
 @pytest.mark.parametrize(("precision", "step"), [("fp16", "compute in fp16"), ("int8", "quantize to int8 by ort")])
 def test_lower_precision_is_verified_before_and_after(
     precision: str, step: str, source: Source, tmp_path: Path
@@ -83,6 +91,7 @@ def test_lower_precision_is_verified_before_and_after(
     assert [record.name for record in manifest.stages] == ["export", "verify", "quantize", "verify"]
     assert step in shown[4] and shown[8].startswith("[5/5]")
     assert manifest.precision == precision and manifest.runtime == "tensorrt"
+    assert min(pads(out)) >= 0
     assert manifest.quantization is not None and manifest.quantization["scheme"] == manifest.stages[2].title
     if precision == "int8":
         calibration = manifest.quantization["calibration"]
@@ -101,7 +110,7 @@ def test_tflite_takes_the_same_way(source: Source, tmp_path: Path) -> None:
 
 def test_targets_share_what_is_equal_and_a_hit_says_so(source: Source, tmp_path: Path) -> None:
     first = export(source, "cpu", "fp32", tmp_path / "a")
-    second = export(source, "jetson", "fp32", tmp_path / "b")
+    second = export(source, "raspberry-pi", "fp32", tmp_path / "b", format="onnx")
     assert "cached" not in " ".join(first)
     assert ["cached" in line for line in second[1::2]] == [True, True, False]
     assert (tmp_path / "a" / "model.onnx").read_bytes() == (tmp_path / "b" / "model.onnx").read_bytes()
@@ -151,7 +160,10 @@ def test_bundles_are_never_replaced_unasked(source: Source, tmp_path: Path, monk
     (taken / "mine").write_text("x")
     with pytest.raises(InputError, match="exists"):
         export(source, "cpu", "fp32", taken)
+    with pytest.raises(InputError, match=r"no manifest\.json"):
+        export(source, "cpu", "fp32", taken, force=True)
     assert [path.name for path in taken.iterdir()] == ["mine"]
+    (taken / "manifest.json").write_text("{}")
     export(source, "cpu", "fp32", taken, force=True)
     assert not (taken / "mine").exists() and (taken / "manifest.json").is_file()
 
