@@ -11,7 +11,7 @@ from edgemamba.cli.options import FORCE, JSON, QUIET, SEED
 
 def demo(
     out: Path = typer.Option(Path("demo"), "--out", help="Folder of the run, the Bundles and the report."),
-    epochs: int = typer.Option(8, "--epochs", help="Epochs of training on phantoms."),
+    epochs: int = typer.Option(12, "--epochs", help="Epochs of training on phantoms."),
     seed: int = SEED,
     force: bool = FORCE,
     quiet: bool = QUIET,
@@ -24,6 +24,10 @@ def demo(
     """
     from edgemamba.cli import output
     from edgemamba.console import Console
+    from edgemamba.errors import require
+
+    for module, extra in (("torch", "train"), ("onnx", "onnx"), ("onnxruntime", "onnx"), ("ai_edge_litert", "tflite")):
+        require(module, extra)
     from edgemamba.demo import run_demo
 
     console = Console(quiet=quiet or as_json)

@@ -57,9 +57,11 @@ def train(
     from edgemamba.cli import output
     from edgemamba.cli.options import data_source, given
     from edgemamba.console import Console
-    from edgemamba.errors import UsageError
+    from edgemamba.errors import UsageError, require
     from edgemamba.sources import weights_file
     from edgemamba.train import TrainConfig, resume_config
+
+    require("torch", "train")
     from edgemamba.train import train as run_training
 
     console = Console(quiet=quiet or as_json)

@@ -12,7 +12,7 @@ from edgemamba.bundle.check import MANIFEST
 from edgemamba.console import Console
 from edgemamba.data import DATASETS, Dataset, Split, open_dataset, open_ref, split_dataset
 from edgemamba.data.catalogue import ENVIRONMENT
-from edgemamba.errors import InputError, UsageError, did_you_mean
+from edgemamba.errors import InputError, UsageError, did_you_mean, require
 from edgemamba.evaluation.contribution import ssm_contribution
 from edgemamba.evaluation.evaluate import Evaluation, Predict
 from edgemamba.evaluation.evaluate import evaluate as score
@@ -126,6 +126,7 @@ def _open(subject: str, options: EvaluateOptions, console: Console) -> _Subject:
         }
         return _Subject(predictor, predictor.size, manifest.data, about)
     source = open_source(subject)
+    require("torch", "train")
     import torch
 
     from edgemamba.models.predictor import torch_predictor

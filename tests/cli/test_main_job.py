@@ -65,8 +65,9 @@ def test_profile_takes_the_newest_bundle_and_says_what_it_ran_on(edgemamba: Call
 
 
 def test_strict_profile_of_a_quick_look_exits_with_8(edgemamba: Callable[..., Any], bundle: Path) -> None:
-    done = edgemamba("profile", bundle, "--quick", "--images", "4", "--strict", "--out", "strict")
+    done = edgemamba("profile", bundle, "--quick", "--images", "4", "--strict", "--out", "strict", "--json")
     assert done.code == 8, done.err
+    assert json.loads(done.out)["valid"] is False, "one document, the report"
 
 
 def test_evaluate_agrees_between_run_and_bundle(edgemamba: Callable[..., Any], bundle: Path, trained: Path) -> None:
