@@ -16,7 +16,7 @@ import pytest
 
 from edgemamba.bundle import check
 from edgemamba.console import Console
-from edgemamba.errors import DeviceError, InputError, UsageError, VerificationError
+from edgemamba.errors import DeviceError, InputError, Unsupported, UsageError, VerificationError
 from edgemamba.evaluation.evaluate import evaluate
 from edgemamba.evaluation.predictors import bundle_predictor
 from edgemamba.profiling import ProfileOptions, profile, report_folder
@@ -153,7 +153,7 @@ def test_wrong_results_stop_the_measurement(made, tmp_path):
 def test_a_model_that_does_not_load_gives_the_agents_own_error(made, tmp_path):
     bundle = shutil.copytree(made.bundle, tmp_path / "bundle")
     forge(bundle, "model.onnx", b"not a graph")
-    with pytest.raises(DeviceError, match=r"agent\.py.*model\.onnx"):
+    with pytest.raises(Unsupported, match=r"agent\.py.*model\.onnx"):
         profile(bundle, quick(out=tmp_path / "out"), QUIET)
 
 
