@@ -180,8 +180,17 @@ def test_an_existing_folder_is_kept(onnx: bundles.Exported, tmp_path: Path) -> N
     with pytest.raises(InputError, match="exists"):
         bundles.build(out, onnx, "cpu")
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
+    with pytest.raises(InputError, match=r"is not replaced: it has no manifest\.json"):
+        bundles.build(out, onnx, "cpu", force=True)
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_force_replaces_a_bundle(onnx: bundles.Exported, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    bundles.build(out, onnx, "cpu")
+    (out / "left_over.txt").write_text("from before")
     bundles.build(out, onnx, "cpu", force=True)
-    assert not (out / "mine.txt").exists()
+    assert not (out / "left_over.txt").exists()
     bundle.check(out)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
