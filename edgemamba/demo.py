@@ -47,7 +47,7 @@ def run_demo(out: Path, epochs: int, seed: int, force: bool, console: Console) -
             raise InputError(f"{out} is not replaced: it is no earlier demo", hint="choose another --out, or empty it")
         shutil.rmtree(out)
     console.line("== train")
-    train(TrainConfig.resolve(epochs=epochs, seed=seed, device="cpu", out=out / "run"), console)
+    train(TrainConfig.resolve(epochs=epochs, seed=seed, device="cpu", threads=1, out=out / "run"), console)
     source = open_source(out / "run")
     bundles = []
     for name, precision in _EXPORTS:
