@@ -112,7 +112,27 @@ def _bench(reports: Path) -> str:
     return _markdown(["what", "slower", "faster", "ratio", "95 % interval", "goal"], rows)
 
 
-TABLES = {"models": _models, "accuracy": _accuracy, "profiles": _profiles, "bench": _bench}
+def _quantizers(reports: Path) -> str:
+    rows = []
+    for name, found in read_json(reports / "quantizers.json")["weights"].items():
+        base = found["fp32"]
+        for quantizer in ("nncf", "ort"):
+            scores = found[quantizer]
+            rows.append(
+                [
+                    f"`{name}`",
+                    quantizer,
+                    f"{100 * scores['retention']:.2f}",
+                    f"{scores['mask_dice']:.4f}",
+                    f"{100 * scores['false_alarms']:.1f} ({100 * base['false_alarms']:.1f})",
+                    f"{scores['bytes'] / 1e3:,.0f} ({base['bytes'] / 1e3:,.0f})",
+                ]
+            )
+    header = ["weights", "--quantizer", "Dice retention %", "mask Dice with fp32", "false alarms % (fp32)", "kB (fp32)"]
+    return _markdown(header, rows)
+
+
+TABLES = {"models": _models, "accuracy": _accuracy, "profiles": _profiles, "bench": _bench, "quantizers": _quantizers}
 
 
 def fill(text: str, reports: Path) -> str:

@@ -31,6 +31,9 @@ def profile(
         True, "--pictures/--no-pictures", help="Whether the report shows masks on images of the data set."
     ),
     strict: bool = typer.Option(False, "--strict", help="Exit with 8 when the measurement is in doubt."),
+    budget: Path | None = typer.Option(
+        None, "--budget", help="TOML file of limits; exit with 7 when one is not kept.", show_default=False
+    ),
     out: Path | None = typer.Option(
         None, "--out", help="Report folder. Default: <bundle>-report beside the Bundle.", show_default=False
     ),
@@ -48,11 +51,13 @@ def profile(
     """
     from edgemamba.cli import output
     from edgemamba.console import Console
-    from edgemamba.errors import MeasurementError
+    from edgemamba.errors import BudgetError, MeasurementError
+    from edgemamba.profiling.budget import load_budget, violations
     from edgemamba.profiling.options import ProfileOptions
     from edgemamba.profiling.several import profile_all
 
     console = Console(quiet=quiet or as_json)
+    limits = None if budget is None else load_budget(budget)
     settings: dict[str, Any] = {} if pictures else {"disagreements": 0}
     options = ProfileOptions(
         device=device,
@@ -78,3 +83,8 @@ def profile(
         raise MeasurementError(
             f"in doubt: {', '.join(doubtful)}", hint="the report says why and what to do about each reason"
         )
+    over = (
+        [] if limits is None else [f"{r.subject.name}: {text}" for r in done.reports for text in violations(r, limits)]
+    )
+    if over:
+        raise BudgetError(f"over budget: {'; '.join(over)}", hint="the report has every figure with its interval")

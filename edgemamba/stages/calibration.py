@@ -79,7 +79,8 @@ class CalibrationSet(ImageSet):
             "with_foreground": self.foreground,
             "data": self.origin,
             "sha256": self.sha256,
-            "ids": list(self.ids),
+            # The list itself would name patients.
+            "files_sha256": sha256_json(list(self.ids)),
         }
 
 
@@ -141,6 +142,17 @@ def verification_set(source: Source, count: int = 100, *, data_root: Path | None
         return ImageSet(*_load(phantoms, _spread(range(len(phantoms.samples)), count), source.size, origin))
     indices = _spread([*split.test, *split.val], count)
     return ImageSet(*_load(dataset, indices, source.size, f"{dataset.name}, test and validation split"))
+
+
+def validation_set(source: Source, *, data_root: Path | None = None) -> ImageSet:
+    """Every validation image of the source: what a choice between variants may look at.
+
+    Raises:
+        InputError: the source's data is not at hand.
+    """
+    dataset, split = open_data(source, data_root)
+    origin = f"{dataset.name}, validation split"
+    return ImageSet(*_load(dataset, list(split.val), source.size, origin))
 
 
 def open_data(source: Source, data_root: Path | None = None) -> tuple[Dataset, Split]:

@@ -132,3 +132,12 @@ def test_a_tampered_bundle_is_refused_everywhere(edgemamba: Callable[..., Any], 
         done = edgemamba(*arguments)
         assert done.code == 3, done.err
         assert "model.onnx" in done.err
+
+
+def test_a_budget_that_is_not_kept_exits_with_7(edgemamba: Callable[..., Any], bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "budget.toml").write_text("artifact_kb = 1\nretention_min_pct = 50\n")
+    options = ("--quick", "--images", "4", "--budget", tmp_path / "budget.toml", "--out", tmp_path / "report")
+    done = edgemamba("profile", bundle, *options)
+    assert done.code == 7, done.err
+    assert "artifact_kb" in done.err
+    assert "retention" not in done.err.split("error:")[1]
