@@ -63,7 +63,7 @@ display:flex;flex-direction:column}
 details>summary{cursor:pointer;color:var(--soft);font-size:14px}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:14.5px;font-variant-numeric:tabular-nums;margin:8px 0}
-td small,.main small{white-space:nowrap;color:var(--soft)}
+td small,.main small{display:inline-block;max-width:9.5em;line-height:1.3;color:var(--soft)}
 th,td{text-align:left;padding:6px 12px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}
 th{font-weight:600;color:var(--soft);font-size:13.5px}td.n,th.n{text-align:right}
 thead th{vertical-align:bottom}tr:last-child>*{border-bottom:0}
