@@ -75,7 +75,7 @@ def _profiles(reports: Path) -> str:
         p90 = found["device_run"]["p90_ms"]["value"]
         rows.append(
             [
-                subject["model"],
+                f"`{_order(path)[0]}`",
                 subject["target"],
                 subject["precision"],
                 f"{found['runtime']} {found['runtime_version']}",
@@ -91,7 +91,7 @@ def _profiles(reports: Path) -> str:
                 f"[{path.parent.name}](profiles/reports/profile/{path.parent.name}/report.json)",
             ]
         )
-    header = ["model", "Bundle for", "precision", "runtime here", "median ms", "p90 ms", "cold start ms"]
+    header = ["weights", "Bundle for", "precision", "runtime here", "median ms", "p90 ms", "cold start ms"]
     header += ["memory over idle MB", "artifact kB", "Dice retention %", "mask Dice with fp32"]
     header += ["false alarms (fp32)", "timing", "record"]
     return _markdown(header, rows)
@@ -99,7 +99,8 @@ def _profiles(reports: Path) -> str:
 
 def _order(path: Path) -> tuple[Any, ...]:
     subject = read_json(path)["subject"]
-    return (subject["parameters"], subject["target"], _PRECISIONS.index(subject["precision"]))
+    weights = path.parent.name.removesuffix("-{target}-{precision}".format(**subject))
+    return (weights, subject["target"], _PRECISIONS.index(subject["precision"]))
 
 
 def _bench(reports: Path) -> str:
