@@ -38,6 +38,7 @@ class Dataset(abc.ABC):
         options: what :func:`edgemamba.data.open_dataset` needs besides name and root to open it again.
         samples: ordered by patient, then number.
         grouped: whether the data set says which samples belong to one patient.
+        note: how it differs from the record it was opened by; empty where it does not.
     """
 
     name: str
@@ -45,6 +46,16 @@ class Dataset(abc.ABC):
     options: dict[str, Any]
     samples: tuple[Sample, ...]
     grouped: bool = True
+    note: str = ""
+
+    @property
+    def label(self) -> str:
+        """Name, with the note where there is one."""
+        return f"{self.name} ({self.note})" if self.note else self.name
+
+    def published(self) -> bool:
+        """Whether these are exactly the samples of one published data set, in whatever encoding."""
+        return False
 
     @abc.abstractmethod
     def read(self, index: int) -> tuple[UInt8, UInt8]:

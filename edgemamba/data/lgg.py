@@ -16,9 +16,12 @@ from pathlib import Path
 from edgemamba.data.base import Sample
 from edgemamba.data.pairs import Pair, PairDataset, listed
 from edgemamba.errors import InputError
+from edgemamba.files import sha256_json
 
 _PLACES = ("", "kaggle_3m", "lgg-mri-segmentation/kaggle_3m")
 _SLICE = re.compile(r"(?P<id>.+_(?P<number>[0-9]+))(?P<mask>_mask)?\.tif")
+# SHA-256 of the sorted slice names: the set is public and may lie here in another encoding than a net was trained on.
+_PUBLISHED = "96aa822cf58dc00ba1131b2aa0a724602cc024836dbf4f1a98c822c22286b147"
 _HINT = "give the folder kaggle_3m of the data set LGG MRI Segmentation, or the folder that holds it"
 
 
@@ -45,6 +48,10 @@ class LGG(PairDataset):
         _check(images, masks)
         self.samples = tuple(sorted(images, key=lambda sample: (sample.patient, sample.number, sample.id)))
         self.pairs = tuple(Pair(images[sample], masks[sample]) for sample in self.samples)
+
+    def published(self) -> bool:
+        """Whether all 3,929 slices of the public set are here."""
+        return sha256_json(sorted(sample.id for sample in self.samples)) == _PUBLISHED
 
 
 def find_layout(root: Path) -> Path | None:

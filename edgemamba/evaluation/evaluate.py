@@ -330,4 +330,4 @@ def evaluate(
             for index, probability, mask in zip(batch.indices, found, batch.masks, strict=True):
                 slices.append(score_slice(dataset, index, to_mask(probability, threshold, mask.shape), mask))
             bar.advance(len(batch.indices))
-    return Evaluation(dataset.name, split, size, threshold, tuple(slices))
+    return Evaluation(dataset.label, split, size, threshold, tuple(slices))

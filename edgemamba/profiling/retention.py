@@ -109,7 +109,7 @@ def _record(
     ]
     after = {row["patient"]: row["dice"] for row in found.candidate.per_patient()}
     return Retention(
-        data=reference.dataset.name,
+        data=reference.dataset.label,
         split=reference.split.spec,
         split_note=_LEAKY if reference.split.leaky else "",
         fingerprint=reference.dataset.fingerprint(),

@@ -118,7 +118,7 @@ def calibration_set(source: Source, count: int = 64, seed: int = 0, *, data_root
         chosen.append(index)
         if position in spread:
             chosen.append(spread[position])
-    return CalibrationSet(*_load(dataset, chosen, source.size, f"{dataset.name}, training split"))
+    return CalibrationSet(*_load(dataset, chosen, source.size, f"{dataset.label}, training split"))
 
 
 def verification_set(source: Source, count: int = 100, *, data_root: Path | None = None) -> ImageSet:
@@ -141,7 +141,7 @@ def verification_set(source: Source, count: int = 100, *, data_root: Path | None
         origin = "phantoms, because the training data is not at hand"
         return ImageSet(*_load(phantoms, _spread(range(len(phantoms.samples)), count), source.size, origin))
     indices = _spread([*split.test, *split.val], count)
-    return ImageSet(*_load(dataset, indices, source.size, f"{dataset.name}, test and validation split"))
+    return ImageSet(*_load(dataset, indices, source.size, f"{dataset.label}, test and validation split"))
 
 
 def validation_set(source: Source, *, data_root: Path | None = None) -> ImageSet:
@@ -151,7 +151,7 @@ def validation_set(source: Source, *, data_root: Path | None = None) -> ImageSet
         InputError: the source's data is not at hand.
     """
     dataset, split = open_data(source, data_root)
-    origin = f"{dataset.name}, validation split"
+    origin = f"{dataset.label}, validation split"
     return ImageSet(*_load(dataset, list(split.val), source.size, origin))
 
 

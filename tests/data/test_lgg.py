@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from data.samples import blob, picture
-from edgemamba.data import open_dataset, split_dataset
+from edgemamba.data import data_ref, open_dataset, open_ref, split_dataset
 from edgemamba.errors import InputError
+from edgemamba.files import sha256_json
 
 FIRST = "TCGA_XX_0000_20010101"
 
@@ -109,3 +110,18 @@ def test_fingerprint_follows_content(lgg_root: Path) -> None:
     path = lgg_root / "kaggle_3m" / FIRST / f"{FIRST}_1_mask.tif"
     Image.fromarray(blob(2) * 255).save(path)
     assert open_dataset("lgg", lgg_root).fingerprint() != before
+
+
+def test_only_the_whole_public_set_counts_as_published(lgg_root: Path) -> None:
+    assert not open_dataset("lgg", lgg_root).published()
+
+
+def test_the_public_set_is_taken_in_another_encoding(lgg_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = open_dataset("lgg", lgg_root)
+    ref = data_ref(dataset, split_dataset(dataset, "image")).model_copy(update={"fingerprint": "0" * 64})
+    with pytest.raises(InputError, match="not what was recorded"):
+        open_ref(ref)
+    names = sha256_json(sorted(sample.id for sample in dataset.samples))
+    monkeypatch.setattr("edgemamba.data.lgg._PUBLISHED", names)
+    again, _ = open_ref(ref)
+    assert again.label == "lgg (in another encoding than recorded)"
