@@ -18,6 +18,7 @@ from edgemamba.models.weights import load_weights
 from edgemamba.records import RunRecord, load_record
 from edgemamba.registry import model_info
 from edgemamba.sources import RECORD
+from edgemamba.ssm.two_pass import triton_lacks
 from edgemamba.train import plots
 from edgemamba.train.augment import pack
 from edgemamba.train.config import TrainConfig, differences
@@ -94,6 +95,9 @@ class Run:
         self.best_model = copy.deepcopy(self.learner.average)
         self.step = TrainStep(self.learner, self.train_set, batch=self.batch, steps=self.steps, amp=config.amp)
         if config.device == "cuda":
+            lacking = triton_lacks(config.device)
+            if lacking:
+                self.console.warn(f"no Triton scan without {lacking}: it runs as plain tensor code, more slowly")
             self.step.capture(self.console)
 
     def _resume(self, earlier: RunRecord) -> list[Row]:

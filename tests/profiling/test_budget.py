@@ -8,6 +8,7 @@ import pytest
 
 from edgemamba.errors import InputError
 from edgemamba.profiling.budget import Budget, load_budget, violations
+from edgemamba.profiling.records import Quantity
 from profiling.synthetic import report
 
 
@@ -26,9 +27,16 @@ def test_every_limit_can_be_broken(name: str) -> None:
 
 def test_a_figure_that_is_missing_does_not_keep_its_limit() -> None:
     found = report()
-    if found.device_run.p99_ms.value is None:
-        assert "not measured" in violations(found, Budget(latency_p99_ms=1e9))[0]
-    assert violations(found, Budget(retention_min_pct=1000.0))
+    latency = found.device_run.model_copy(update={"p99_ms": Quantity(value=None, reason="20 runs, needs 662")})
+    short = found.model_copy(update={"device_run": latency})
+    assert violations(short, Budget(latency_p99_ms=1e9)) == [
+        "latency_p99_ms was not measured (20 runs, needs 662), limit 1e+09"
+    ]
+
+
+def test_least_retention_is_a_lower_limit() -> None:
+    (line,) = violations(report(), Budget(retention_min_pct=1000.0))
+    assert line.startswith("retention_min_pct")
 
 
 def test_a_budget_file_is_read_strictly(tmp_path: Path) -> None:
