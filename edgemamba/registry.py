@@ -50,6 +50,7 @@ _UL = "edgemamba.models.ul_vm_unet:ULVMUNet"
 _NARROW = [8, 16, 24, 32, 48, 64]
 _SHALLOW = [16, 32, 64, 128, 256]
 _WIDE = [16, 32, 64, 128, 256, 512]
+_DOUBLING = [32, 64, 128, 256, 512]
 
 
 def _ul(
@@ -103,6 +104,83 @@ MODELS: dict[str, ModelInfo] = {
             "segmentation",
             "U-Net, the baseline",
             0.8929,
+        ),
+        ModelInfo(
+            "u-mamba-bot",
+            "edgemamba.models.u_mamba:UMambaBot",
+            {"channels": _DOUBLING},
+            9_813_700,
+            16,
+            "segmentation",
+            "U-Mamba, Mamba at the bottleneck",
+            0.8799,
+        ),
+        ModelInfo(
+            "u-mamba-bot-pp",
+            "edgemamba.models.u_mamba:UMambaBot",
+            {"channels": _DOUBLING, "pyramid": True},
+            10_076_356,
+            16,
+            "segmentation",
+            "U-Mamba, pyramid pooling before Mamba",
+            0.8867,
+        ),
+        ModelInfo(
+            "resnet18-seg",
+            "edgemamba.models.resnet_seg:ResNetSeg",
+            {"blocks": [2, 2, 2, 2], "bottleneck": False},
+            13_930_497,
+            32,
+            "segmentation",
+            "ResNet-18 with a transposed-convolution decoder",
+            0.8648,
+        ),
+        ModelInfo(
+            "resnet50-seg",
+            "edgemamba.models.resnet_seg:ResNetSeg",
+            {"blocks": [3, 4, 6, 3], "bottleneck": True},
+            42_909_633,
+            32,
+            "segmentation",
+            "ResNet-50 with a transposed-convolution decoder",
+            0.8672,
+        ),
+        ModelInfo(
+            "segformer",
+            "edgemamba.models.segformer:SegFormer",
+            {"widths": [64, 128, 256, 512], "depths": [3, 4, 6, 3], "heads": [1, 2, 4, 8], "decoder_width": 256},
+            17_782_913,
+            32,
+            "segmentation",
+            "SegFormer, the re-implementation the paper ran",
+            0.8454,
+        ),
+        ModelInfo(
+            "ultralbm-unet",
+            "edgemamba.models.ultralbm:UltraLBMUNet",
+            {"channels": _NARROW},
+            34_166,
+            32,
+            "segmentation",
+            "UltraLBM-UNet, channels flipped as published",
+        ),
+        ModelInfo(
+            "ultralbm-unet-token",
+            "edgemamba.models.ultralbm:UltraLBMUNet",
+            {"channels": _NARROW, "flip": "token"},
+            34_166,
+            32,
+            "segmentation",
+            "UltraLBM-UNet, tokens flipped: a true second direction",
+        ),
+        ModelInfo(
+            "ultralbm-unet-t",
+            "edgemamba.models.ultralbm:UltraLBMUNet",
+            {"channels": [4, 8, 12, 16, 24, 32]},
+            10_956,
+            32,
+            "segmentation",
+            "UltraLBM-UNet, half as wide",
         ),
     )
 }

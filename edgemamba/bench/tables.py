@@ -26,7 +26,7 @@ def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _models(_: Path) -> str:
     rows = [
-        [f"`{info.name}`", f"{info.parameters:,}", str(info.stride), str(info.paper_dice), info.summary]
+        [f"`{info.name}`", f"{info.parameters:,}", str(info.stride), str(info.paper_dice or "-"), info.summary]
         for info in MODELS.values()
     ]
     header = ["name", "parameters", "input sides are multiples of", "Dice in the paper (image split)", "what"]

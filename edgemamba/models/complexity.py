@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import copy
 import dataclasses
 import math
@@ -27,6 +28,14 @@ class Complexity:
     macs_scan: int
 
 
+class FunctionalProducts(nn.Module, abc.ABC):
+    """A module that multiplies matrices which are no layers of their own."""
+
+    @abc.abstractmethod
+    def product_macs(self, x: Tensor) -> int:
+        """Multiply-accumulates of those products for the input ``x``."""
+
+
 def count(model: nn.Module, size: tuple[int, int], in_channels: int = 3) -> Complexity:
     """Count ``model`` for one image of ``size`` (height, width)."""
     macs = 0
@@ -39,12 +48,18 @@ def count(model: nn.Module, size: tuple[int, int], in_channels: int = 3) -> Comp
         per_element = math.prod(module.weight.shape[1:])
         macs += elements.numel() * per_element
 
+    def add_functional(module: FunctionalProducts, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        nonlocal macs
+        macs += module.product_macs(inputs[0])
+
     shadow = copy.deepcopy(model).to("meta").eval()
     set_form(shadow, "off")
     inside = {part for block in shadow.modules() if isinstance(block, Mamba) for part in block.modules()}
     for module in shadow.modules():
         if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)) and module not in inside:
             module.register_forward_hook(add)
+        elif isinstance(module, FunctionalProducts):
+            module.register_forward_hook(add_functional)
     with torch.no_grad():
         shadow(torch.zeros(1, in_channels, *size, device="meta"))
     calls = scan_calls(model, size, in_channels)

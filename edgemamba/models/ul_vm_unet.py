@@ -60,7 +60,7 @@ class ULVMUNet(SegmentationModel):
             self.add_module(f"dbn{i}", GroupNorm4(channels[-i - 1]))
         self.final = nn.Conv2d(channels[0], 1, 1)
         self.up2 = Upsample2()
-        _initialise(self, keep_mamba=init == "mamba")
+        initialise(self, keep_mamba=init == "mamba")
 
     def forward_features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits (B, 1, H, W) and the decoder maps, coarse to fine."""
@@ -121,7 +121,7 @@ def _stage(cin: int, cout: int, branches: int, *, convolution: bool, pyramid: bo
 
 
 @torch.no_grad()
-def _initialise(model: nn.Module, *, keep_mamba: bool) -> None:
+def initialise(model: nn.Module, *, keep_mamba: bool) -> None:
     """The published initialisation; with ``keep_mamba`` it leaves the Mamba blocks alone.
 
     Source: ``_init_weights`` of the published code, applied to every sub-module.

@@ -142,13 +142,16 @@ def _conv_transpose2d(
     groups: int = 1,
     dilation: Sequence[int] = (1, 1),
 ) -> Laid:
-    if any(padding) or any(output_padding) or groups != 1 or any(d != 1 for d in dilation):
+    if any(output_padding) or groups != 1 or any(d != 1 for d in dilation):
         raise Unsupported(
-            "a transposed convolution with padding, groups or dilation has no TFLite lowering",
-            hint="use kernel 2, stride 2 and no padding",
+            "a transposed convolution with output padding, groups or dilation has no TFLite lowering",
+            hint="use kernel 2 with stride 2, or kernel 4 with stride 2 and padding 1",
         )
     x = layout.arrange(lowering.writer, x, NHWC)
-    size = [x.value.shape[0], *lowering.shape(node)[2:], weight.shape[1]]
+    pads = [padding[0], padding[-1]]
+    # Padding of a transposed convolution cuts its border off.
+    sides = [side + 2 * pad for side, pad in zip(lowering.shape(node)[2:], pads, strict=True)]
+    size = [x.value.shape[0], *sides, weight.shape[1]]
     offsets = torch.zeros(weight.shape[1]) if bias is None else bias
     operands = [
         lowering.writer.integers(size),
@@ -166,6 +169,9 @@ def _conv_transpose2d(
         strideH=stride[0],
         strideW=stride[-1],
     )
+    for axis, pad in enumerate(pads, 1):
+        if pad:
+            value = lowering.writer.slice(value, axis, pad, value.shape[axis] - pad)
     lowering.name(value, node)
     return Laid(value, NHWC)
 
@@ -205,11 +211,31 @@ def _max_pool2d(
 ) -> Laid:
     if any(padding) or any(d != 1 for d in dilation) or ceil_mode:
         raise Unsupported("a padded or dilated pooling has no TFLite lowering", hint="pool without padding")
+    return _pool(lowering, node, "MAX_POOL_2D", x, kernel, stride)
+
+
+@lowers(aten.avg_pool2d.default)
+def _avg_pool2d(
+    lowering: Lowering,
+    node: Node,
+    x: Laid,
+    kernel: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    ceil_mode: bool = False,
+    *_: Any,
+) -> Laid:
+    if any(padding) or ceil_mode:
+        raise Unsupported("a padded pooling has no TFLite lowering", hint="pool without padding")
+    return _pool(lowering, node, "AVERAGE_POOL_2D", x, kernel, stride)
+
+
+def _pool(lowering: Lowering, node: Node, name: str, x: Laid, kernel: Sequence[int], stride: Sequence[int]) -> Laid:
     x = layout.arrange(lowering.writer, x, NHWC)
     shape = lowering.shape(node)
     strides = [*(stride or kernel)]
     value = lowering.writer.operator(
-        "MAX_POOL_2D",
+        name,
         [x.value],
         [shape[axis] for axis in NHWC],
         "Pool2DOptions",

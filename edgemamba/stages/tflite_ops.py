@@ -186,6 +186,31 @@ def _silu(lowering: Lowering, _: Node, x: Laid) -> Laid:
     return Laid(lowering.writer.mul(x.value, lowering.writer.unary("LOGISTIC", x.value)), x.order)
 
 
+@lowers(aten.softmax.int)
+def _softmax(lowering: Lowering, _: Node, x: Laid, axis: int, *__: Any) -> Laid:
+    """TFLite's runs along the last stored axis."""
+    rank = len(x.order)
+    last = axis % rank
+    x = layout.arrange(lowering.writer, x, (*(i for i in range(rank) if i != last), last))
+    value = lowering.writer.operator("SOFTMAX", [x.value], [*x.value.shape], "SoftmaxOptions", beta=1.0)
+    return Laid(value, x.order)
+
+
+@lowers(aten.flip.default)
+def _flip(lowering: Lowering, _: Node, x: Laid, axes: Sequence[int]) -> Laid:
+    value = x.value
+    for axis in axes:
+        operands = [value, lowering.writer.integers([x.stored(axis)])]
+        value = lowering.writer.operator("REVERSE_V2", operands, [*value.shape], "ReverseV2Options")
+    return Laid(value, x.order)
+
+
+@lowers(aten.leaky_relu.default, aten.leaky_relu_.default)
+def _leaky_relu(lowering: Lowering, _: Node, x: Laid, slope: float = 0.01) -> Laid:
+    shape = [*x.value.shape]
+    return Laid(lowering.writer.operator("LEAKY_RELU", [x.value], shape, "LeakyReluOptions", alpha=slope), x.order)
+
+
 @lowers(aten.gelu.default)
 def _gelu(lowering: Lowering, _: Node, x: Laid, *, approximate: str = "none") -> Laid:
     if approximate != "none":

@@ -41,7 +41,13 @@ def batch_dice_100(logits: Tensor, target: Tensor) -> Tensor:
     return batch_dice(logits, target, smooth=100.0)
 
 
+def bce(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean binary cross entropy: the paper's for its SegFormer."""
+    return F.binary_cross_entropy_with_logits(logits, target)
+
+
 LOSSES: Mapping[str, PixelLoss] = {
+    "bce": bce,
     "bce+batch-dice": bce_batch_dice,
     "bce-dice": bce_dice,
     "batch-dice": batch_dice_100,

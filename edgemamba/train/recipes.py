@@ -15,7 +15,7 @@ from edgemamba.accelerator import Device
 from edgemamba.errors import UsageError, did_you_mean
 from edgemamba.registry import ModelInfo
 
-Loss = Literal["bce+batch-dice", "bce-dice", "batch-dice"]
+Loss = Literal["bce+batch-dice", "bce-dice", "batch-dice", "bce"]
 Init = Literal["mamba", "source"]
 Checkpoint = Literal["best", "last"]
 
@@ -31,6 +31,15 @@ PEAK_LR_SMALL = 4e-3
 PEAK_LR_LARGE = 1e-3
 LR_BATCH = 32
 FINETUNE_LR_SHARE = 0.25
+# The paper's nets that are no UL-VM-UNet. Its ResNets began with ImageNet weights, its SegFormer saw 224x224.
+_PAPER_BATCH = {
+    "unet": 64,
+    "resnet18-seg": 64,
+    "resnet50-seg": 64,
+    "u-mamba-bot": 32,
+    "u-mamba-bot-pp": 64,
+    "segformer": 16,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +128,7 @@ def default_batch(name: str, info: ModelInfo, device: Device) -> int:
     """Slices a step where the user says nothing; a GPU needs more of them to be busy."""
     check_name(name)
     if name == "paper":
-        return 64 if info.name == "unet" else 2
+        return _PAPER_BATCH.get(info.name, 2)
     return 32 if device == "cuda" else 8
 
 
@@ -190,17 +199,18 @@ def ema_decay(steps: int) -> float:
 
 def _paper(info: ModelInfo) -> Recipe:
     """Source: the notebooks of lxaw/mamba-vs-else-vision."""
-    unet = info.name == "unet"
+    segformer = info.name == "segformer"
+    pooled = info.name in _PAPER_BATCH and not segformer
     return Recipe(
         name="paper",
-        optimizer="adam" if unet else "adamw",
-        lr=3e-4,
+        optimizer="adam" if pooled else "adamw",
+        lr=1e-4 if segformer else 3e-4,
         lr_final=1.0,
         warmup_steps=0,
-        weight_decay=0.0 if unet else 0.01,
+        weight_decay=0.0 if pooled else 5e-5 if segformer else 0.01,
         decay="all",
         clip_norm=0.0,
-        loss="batch-dice" if unet else "bce-dice",
+        loss="batch-dice" if pooled else "bce" if segformer else "bce-dice",
         deep_supervision=0.0,
         tumour_weight=1,
         natural_share=0.0,
