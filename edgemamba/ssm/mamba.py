@@ -173,7 +173,8 @@ def scan_calls(model: nn.Module, size: tuple[int, int], in_channels: int = 3) ->
         if isinstance(block, Mamba):
 
             def record(block: Mamba, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                length, _, groups, _ = inputs[0].shape
+                shape = inputs[0].shape
+                groups, length = (shape[2], shape[0] * shape[1]) if len(shape) == 4 else shape[:2]
                 calls.append(ScanCall(name, length, block.d_inner, block.d_state, block.dt_rank, groups))
 
             block.register_forward_pre_hook(record)
