@@ -8,20 +8,19 @@ Source: Wu et al., "UltraLight VM-UNet" (2024), and the paper's variants; names 
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgemamba.models.base import SegmentationModel
-from edgemamba.models.blocks import AttentionBridge, Conv3x3, GroupNorm4, LayerNorm, Upsample2
+from edgemamba.models.blocks import AttentionBridge, Conv3x3, LayerNorm
+from edgemamba.models.mirrored import MirroredNet
 from edgemamba.models.pyramid import PyramidPooling
 from edgemamba.ssm import Mamba
 
 
-class ULVMUNet(SegmentationModel):
+class ULVMUNet(MirroredNet):
     """Encoder of two or three convolutions and three PVM layers, attention on the skips, mirrored decoder.
 
     Args:
@@ -42,9 +41,8 @@ class ULVMUNet(SegmentationModel):
         in_channels: int = 3,
         init: Literal["mamba", "source"] = "mamba",
     ) -> None:
-        super().__init__()
-        self.depth = depth = len(channels)
-        self.feature_channels = channels[-2::-1]
+        super().__init__(channels)
+        depth = self.depth
         widths = [in_channels, *channels]
         for i in range(1, depth + 1):
             pyramid = ppm == "all" or (ppm == "bottleneck" and i == depth)
@@ -54,27 +52,11 @@ class ULVMUNet(SegmentationModel):
         for i in range(1, depth):
             stage = _stage(channels[-i], channels[-i - 1], branches, convolution=i > 3, pyramid=ppm == "all")
             self.add_module(f"decoder{i}", stage)
-        for i in range(1, depth):
-            self.add_module(f"ebn{i}", GroupNorm4(channels[i - 1]))
-        for i in range(1, depth):
-            self.add_module(f"dbn{i}", GroupNorm4(channels[-i - 1]))
-        self.final = nn.Conv2d(channels[0], 1, 1)
-        self.up2 = Upsample2()
-        initialise(self, keep_mamba=init == "mamba")
+        self.add_norms_and_head(keep_mamba=init == "mamba")
 
-    def forward_features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits (B, 1, H, W) and the decoder maps, coarse to fine."""
-        skips = []
-        for i in range(1, self.depth):
-            x = F.gelu(self.get_submodule(f"ebn{i}")(self.get_submodule(f"encoder{i}")(x), pool=True))
-            skips.append(x)
-        x = F.gelu(self.get_submodule(f"encoder{self.depth}")(x))
-        maps = []
-        for i, skip in enumerate(reversed(self.scab(skips)), start=1):
-            x = self.get_submodule(f"dbn{i}")(self.get_submodule(f"decoder{i}")(x))
-            x = F.gelu(x if i == 1 else self.up2(x)) + skip
-            maps.append(x)
-        return self.up2(self.final(x)), maps
+    def skips(self, maps: list[Tensor]) -> list[Tensor]:
+        """See ``MirroredNet``."""
+        return self.scab(maps)
 
 
 class PVMLayer(nn.Module):
@@ -118,29 +100,3 @@ class PVMLayer(nn.Module):
 
 def _stage(cin: int, cout: int, branches: int, *, convolution: bool, pyramid: bool) -> nn.Sequential:
     return nn.Sequential(Conv3x3(cin, cout) if convolution else PVMLayer(cin, cout, branches, pyramid=pyramid))
-
-
-@torch.no_grad()
-def initialise(model: nn.Module, *, keep_mamba: bool) -> None:
-    """The published initialisation; with ``keep_mamba`` it leaves the Mamba blocks alone.
-
-    Source: ``_init_weights`` of the published code, applied to every sub-module.
-    """
-    for module in _modules(model, keep_mamba=keep_mamba):
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv1d):
-            nn.init.normal_(module.weight, std=math.sqrt(2 / (module.kernel_size[0] * module.out_channels)))
-        elif isinstance(module, nn.Conv2d):
-            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-
-def _modules(module: nn.Module, *, keep_mamba: bool) -> list[nn.Module]:
-    if keep_mamba and isinstance(module, Mamba):
-        return []
-    return [module, *(part for child in module.children() for part in _modules(child, keep_mamba=keep_mamba))]

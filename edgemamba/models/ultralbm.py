@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgemamba.models.base import SegmentationModel
-from edgemamba.models.blocks import Conv3x3, GroupNorm4, LayerNorm, Upsample2
-from edgemamba.models.ul_vm_unet import initialise
+from edgemamba.models.blocks import Conv3x3, LayerNorm
+from edgemamba.models.mirrored import MirroredNet
 from edgemamba.ssm import Mamba
 
 Flip = Literal["channel", "token"]
@@ -25,7 +24,7 @@ Flip = Literal["channel", "token"]
 BRANCHES = 4
 
 
-class UltraLBMUNet(SegmentationModel):
+class UltraLBMUNet(MirroredNet):
     """Encoder of three convolutions and three multi-branch layers, scaled skips, mirrored decoder.
 
     Args:
@@ -44,9 +43,8 @@ class UltraLBMUNet(SegmentationModel):
         in_channels: int = 3,
         init: Literal["mamba", "source"] = "mamba",
     ) -> None:
-        super().__init__()
+        super().__init__(channels)
         c1, c2, c3, c4, c5, c6 = channels
-        self.feature_channels = [c5, c4, c3, c2, c1]
         self.k = nn.Parameter(torch.ones(()))
         self.encoder1 = nn.Sequential(Conv3x3(in_channels, c1))
         self.encoder2 = nn.Sequential(Conv3x3(c1, c2))
@@ -59,27 +57,11 @@ class UltraLBMUNet(SegmentationModel):
         self.decoder3 = nn.Sequential(LMBPLayer(c4, c3, 3))
         self.decoder4 = nn.Sequential(Conv3x3(c3, c2))
         self.decoder5 = nn.Sequential(Conv3x3(c2, c1))
-        for i, width in enumerate(channels[:-1], start=1):
-            self.add_module(f"ebn{i}", GroupNorm4(width))
-        for i, width in enumerate(self.feature_channels, start=1):
-            self.add_module(f"dbn{i}", GroupNorm4(width))
-        self.final = nn.Conv2d(c1, 1, 1)
-        self.up2 = Upsample2()
-        initialise(self, keep_mamba=init == "mamba")
+        self.add_norms_and_head(keep_mamba=init == "mamba")
 
-    def forward_features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits (B, 1, H, W) and the decoder maps, coarse to fine."""
-        skips = []
-        for i in range(1, 6):
-            x = F.gelu(self.get_submodule(f"ebn{i}")(self.get_submodule(f"encoder{i}")(x), pool=True))
-            skips.append(x)
-        x = F.gelu(self.encoder6(x))
-        maps = []
-        for i, skip in enumerate(reversed(skips), start=1):
-            x = self.get_submodule(f"dbn{i}")(self.get_submodule(f"decoder{i}")(x))
-            x = F.gelu(x if i == 1 else self.up2(x)) + self.k * skip
-            maps.append(x)
-        return self.up2(self.final(x)), maps
+    def skips(self, maps: list[Tensor]) -> list[Tensor]:
+        """See ``MirroredNet``: all scaled by one learned number."""
+        return [self.k * x for x in maps]
 
 
 class DSC(nn.Module):
@@ -158,23 +140,10 @@ class GLMBPLayer(MultiBranchLayer):
         c = cin // BRANCHES
         pair = tokens[:, :, : 2 * c].reshape(length, batch * 2, c)
         # Both directions in one scan: they share the weights.
-        mixed = self._scan(torch.cat([pair, pair.flip(self.flip_axis)], 1))
+        mixed = self.mamba(torch.cat([pair, pair.flip(self.flip_axis)], 1).transpose(0, 1)).transpose(0, 1)
         mixed = mixed[:, : batch * 2] + mixed[:, batch * 2 :].flip(self.flip_axis)
         local = _on_image(self.sep_conv, tokens[:, :, 2 * c : 3 * c], height, width)
         return torch.cat([mixed.reshape(length, batch, 2 * c), local, tokens[:, :, 3 * c :]], 2)
-
-    def _scan(self, tokens: Tensor) -> Tensor:
-        """The Mamba block on tokens (L, G, c) -> same shape."""
-        length, groups, c = (int(n) for n in tokens.shape)
-        chunk = self.mamba.chunk(length, groups)
-        chunks = -(-length // chunk)
-        padding = chunks * chunk - length
-        if padding:
-            tokens = F.pad(tokens, (0, 0, 0, 0, 0, padding))
-        # Scan order (Q, K, G, c), whole rows of which move.
-        tokens = tokens.reshape(chunks, chunk, groups, c).transpose(0, 1).contiguous()
-        mixed = self.mamba(tokens).transpose(0, 1).reshape(chunks * chunk, groups, c)
-        return mixed[:length] if padding else mixed
 
 
 def _on_image(dsc: DSC, tokens: Tensor, height: int, width: int) -> Tensor:

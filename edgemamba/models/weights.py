@@ -37,6 +37,10 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, str]:
     """
     tensors, metadata = _read(path)
     _check_fit(path, {name: tuple(t.shape) for name, t in tensors.items()}, model)
+    # Networks that differ in their forward pass alone have equal shapes.
+    said, info = metadata.get("model"), getattr(model, "info", None)
+    if said is not None and info is not None and said != info.name:
+        raise InputError(f"{path} holds the weights of {said}", hint=f"choose --model {said}")
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{path}: {name} holds values that are not finite", hint="use an earlier checkpoint")

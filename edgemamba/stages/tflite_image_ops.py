@@ -169,10 +169,10 @@ def _conv_transpose2d(
         strideH=stride[0],
         strideW=stride[-1],
     )
+    lowering.name(value, node)
     for axis, pad in enumerate(pads, 1):
         if pad:
             value = lowering.writer.slice(value, axis, pad, value.shape[axis] - pad)
-    lowering.name(value, node)
     return Laid(value, NHWC)
 
 
@@ -223,10 +223,13 @@ def _avg_pool2d(
     stride: Sequence[int] = (),
     padding: Sequence[int] = (0,),
     ceil_mode: bool = False,
-    *_: Any,
+    _: bool = True,
+    divisor: int | None = None,
 ) -> Laid:
-    if any(padding) or ceil_mode:
-        raise Unsupported("a padded pooling has no TFLite lowering", hint="pool without padding")
+    if any(padding) or ceil_mode or divisor is not None:
+        raise Unsupported(
+            "an average pooling with padding or a divisor has no TFLite lowering", hint="pool without padding"
+        )
     return _pool(lowering, node, "AVERAGE_POOL_2D", x, kernel, stride)
 
 

@@ -100,7 +100,7 @@ def int8_layers(model: Any) -> dict[int, tuple[str, str]]:
     """What becomes int8: operator position -> (name of its output, operator name)."""
     graph = model.subgraphs[0]
     kinds = [tflite_graph.operator_name(model, operator) for operator in graph.operators]
-    last = max((i for i, kind in enumerate(kinds) if kind == "CONV_2D"), default=-1)
+    last = max((i for i, kind in enumerate(kinds) if kind in ("CONV_2D", "TRANSPOSE_CONV")), default=-1)
     found: dict[int, tuple[str, str]] = {}
     for i, operator in enumerate(graph.operators):
         name = tflite_graph.tensor_name(graph.tensors[operator.outputs[0]])

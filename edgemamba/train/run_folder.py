@@ -142,7 +142,12 @@ class RunFolder:
         winner = best(rows)
         if winner is not None:
             for name, model, epoch in ((LAST, last, len(rows)), (BEST, top, winner.epoch)):
-                about = {"edgemamba": __version__, "recipe": self.recipe.name, "epoch": str(epoch)}
+                about = {
+                    "edgemamba": __version__,
+                    "model": self.config.model,
+                    "recipe": self.recipe.name,
+                    "epoch": str(epoch),
+                }
                 save_weights(self.out / name, model, about)
         write_text(self.out / METRICS, to_csv(rows))
 

@@ -36,7 +36,7 @@ GFLOP = {
 def test_published_operations(name: str) -> None:
     cost = count(build(name), (256, 256))
     assert cost.parameters == MODELS[name].parameters
-    assert 2e-9 * (cost.macs_conv_matmul + cost.macs_scan / 3) == pytest.approx(GFLOP[name], rel=2e-3)
+    assert 2e-9 * (cost.macs_conv_matmul + cost.macs_scan / 3) == pytest.approx(GFLOP[name], rel=4e-4, abs=5e-5)
 
 
 @pytest.mark.parametrize("name", ["ul-vm-unet-v1", "ul-vm-unet-v5", "unet"])

@@ -45,6 +45,13 @@ def test_weights_of_another_network_are_named(saved: Path) -> None:
     assert error.value.hint == "choose --model ul-vm-unet"
 
 
+def test_weights_of_a_network_of_equal_shapes_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_weights(path, build("ultralbm-unet-token"), {"model": "ultralbm-unet-token"})
+    with pytest.raises(InputError, match="holds the weights of ultralbm-unet-token"):
+        load_weights(path, build("ultralbm-unet"))
+
+
 def test_weights_of_no_network_here(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     state = build("ul-vm-unet").state_dict()

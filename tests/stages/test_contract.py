@@ -8,9 +8,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from networks import fresh
 from tflite_run import run
 
-from edgemamba.models import build
 from edgemamba.registry import MODELS
 from edgemamba.stages.to_onnx import to_onnx
 from edgemamba.stages.to_tflite import to_tflite
@@ -20,12 +20,7 @@ SIZE = (64, 64)
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_both_artifacts_compute_the_network(name: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = build(name).eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.5, 2.0)
+    model = fresh(name)
     image = np.random.default_rng(0).random((1, 3, *SIZE), np.float32)
     with torch.no_grad():
         expected = torch.sigmoid(model(torch.from_numpy(image))).numpy()

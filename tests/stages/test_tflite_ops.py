@@ -179,6 +179,8 @@ class Branching(nn.Module):
         (nn.Conv2d(6, 6, 3, groups=2), r"a convolution in 2 groups has no TFLite lowering, in the network \(Conv2d\)"),
         (nn.ConvTranspose2d(6, 6, 3, 2, output_padding=1), "a transposed convolution with output padding"),
         (nn.MaxPool2d(3, padding=1), "a padded or dilated pooling"),
+        (nn.AvgPool2d(2, divisor_override=3), "an average pooling with padding or a divisor"),
+        (nn.AvgPool2d(2, ceil_mode=True), "an average pooling with padding or a divisor"),
         (nn.GELU("tanh"), "GELU by tanh"),
         (Call(lambda x: x[:, ::2]), "a slice with a step"),
         (Call(lambda x: F.pad(x, (1, 1), value=3.0)), "padding with"),

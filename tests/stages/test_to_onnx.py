@@ -10,11 +10,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from networks import fresh
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from edgemamba.errors import Unsupported
-from edgemamba.models import SegmentationModel, build
+from edgemamba.models import SegmentationModel
 from edgemamba.sources import Source
 from edgemamba.stages.artifact import Artifact
 from edgemamba.stages.onnx_groups import group_nodes
@@ -52,12 +53,7 @@ ALLOWED = {
 
 
 def export(name: str, size: int, path: Path) -> tuple[SegmentationModel, onnx.ModelProto]:
-    torch.manual_seed(0)
-    model = build(name).eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.5, 0.5)
-            module.running_var.uniform_(0.5, 2.0)
+    model = fresh(name)
     to_onnx(model, (size, size), path, opset=20, ir_version=10)
     return model, onnx.load(path)
 
