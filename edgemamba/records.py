@@ -58,6 +58,8 @@ class RunRecord(Record):
     train_seconds: float
     best_epoch: int | None = None
     best_val_dice_pooled: float | None = None
+    best_val_top1: float | None = Field(default=None, description="of a classifier, 0 to 1")
+    labels: list[str] = Field(default_factory=list, description="names of a classifier's classes, in their order")
     metrics: dict[str, Any] = Field(default_factory=dict, description="what evaluate has added")
     weights: dict[str, str] = Field(default_factory=dict, description="file below the run folder: SHA-256")
 

@@ -11,6 +11,11 @@ from typing import Any, Literal
 
 from edgemamba.errors import Unsupported, UsageError, did_you_mean
 
+# What the output means: a mask's probability, classes' probabilities, or (another project's network) just numbers.
+Task = Literal["segmentation", "classification", "tensor"]
+# What the output of an artifact is called.
+OUTPUTS: dict[Task, str] = {"segmentation": "probability", "classification": "probabilities", "tensor": "output"}
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
@@ -20,11 +25,13 @@ class ModelInfo:
         name: registry name.
         factory: ``module:callable`` that takes ``kwargs`` plus ``in_channels`` and ``init``.
         kwargs: what makes this variant.
-        parameters: exact count.
+        parameters: exact count; of a classifier with ``classes`` classes.
         stride: height and width must be divisible by it.
         task: what the output means.
         summary: one line for listings.
         paper_dice: Dice in the paper's Table I (image split), or None.
+        size: input height and width where the user says nothing, pixels.
+        classes: outputs a pixel or image of the published network; data with other classes gets another head.
     """
 
     name: str
@@ -32,9 +39,11 @@ class ModelInfo:
     kwargs: dict[str, Any]
     parameters: int
     stride: int
-    task: Literal["segmentation"]
+    task: Task
     summary: str
     paper_dice: float | None = None
+    size: tuple[int, int] = (256, 256)
+    classes: int = 1
 
     def check_size(self, height: int, width: int) -> None:
         """Raise Unsupported unless the network takes inputs of this size (pixels)."""

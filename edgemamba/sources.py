@@ -6,6 +6,7 @@ A source is a RUN folder (``run.json`` and ``weights/``) or the name of packaged
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,9 @@ from edgemamba.registry import ModelInfo, model_info
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from torch import nn
 
-    from edgemamba.models import SegmentationModel
+    from edgemamba.models import Network
 
     Floats = npt.NDArray[np.float32]
     Predictor = Callable[[Floats], Floats]
@@ -30,22 +32,75 @@ if TYPE_CHECKING:
 RECORD = "run.json"
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Trained weights and where they come from.
+class Source(abc.ABC):
+    """A network with its weights: what every stage of an export takes.
 
     Attributes:
-        name: how a person calls it: the run folder's name or the packaged weights' name.
-        model: registry name.
-        weights: safetensors file.
-        weights_sha256: of that file.
+        name: how a person calls it.
+        info: of the network; ``info.name`` is the model's name.
+        weights_sha256: of the file of weights.
         size: input height and width, pixels.
+    """
+
+    name: str
+    info: ModelInfo
+    weights_sha256: str
+    size: tuple[int, int]
+
+    @property
+    def model(self) -> str:
+        """Name of the network."""
+        return self.info.name
+
+    @property
+    @abc.abstractmethod
+    def data(self) -> DataRef | None:
+        """The data and split it was trained on; None where that is not known."""
+
+    @property
+    @abc.abstractmethod
+    def metrics(self) -> dict[str, Any]:
+        """What evaluation found."""
+
+    @property
+    @abc.abstractmethod
+    def labels(self) -> list[str]:
+        """Names of a classifier's classes, in their order."""
+
+    @abc.abstractmethod
+    def document(self) -> dict[str, Any]:
+        """Provenance for the manifest: no path, no host."""
+
+    @abc.abstractmethod
+    def build(self) -> nn.Module:
+        """The network with its weights: float32, evaluation mode, on the CPU; gives logits.
+
+        Raises:
+            InputError: the file is not safetensors, or not of this model.
+        """
+
+    def reference(self) -> Predictor:
+        """Images (n, 3, h, w) float32 in [0, 1] to what the exported network must give, by fp32 PyTorch.
+
+        Segmentation (n, h, w), classification (n, K), else the network's own output.
+        """
+        from edgemamba.models.predictor import torch_predictor
+
+        return torch_predictor(self.build(), task=self.info.task)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedSource(Source):
+    """Trained weights with the record of their run.
+
+    Attributes:
+        weights: safetensors file.
         run: the record of the training run.
         folder: holds run.json.
     """
 
     name: str
-    model: str
+    info: ModelInfo
     weights: Path
     weights_sha256: str
     size: tuple[int, int]
@@ -58,18 +113,24 @@ class Source:
         return self.run.data
 
     @property
-    def info(self) -> ModelInfo:
-        """The registry's row of the model."""
-        return model_info(self.model)
+    def metrics(self) -> dict[str, Any]:
+        """What evaluation has added to the run's record."""
+        return self.run.metrics
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of a classifier's classes, in their order."""
+        return self.run.labels
 
     def document(self) -> dict[str, Any]:
-        """Provenance for the manifest: no path, no host."""
+        """Name, hash of the weights, and what the run record says, without paths."""
         kept = ("edgemamba", "commit", "recipe", "init", "epochs", "epochs_done", "batch", "seed", "started")
-        run = self.run.model_dump(mode="json", include={*kept, "train_seconds", "best_epoch", "best_val_dice_pooled"})
+        best = {"best_epoch", "best_val_dice_pooled", "best_val_top1"}
+        run = self.run.model_dump(mode="json", include={*kept, "train_seconds", *best})
         return {"name": self.name, "weights_sha256": self.weights_sha256, "run": run}
 
-    def build(self) -> SegmentationModel:
-        """The network with its weights: float32, evaluation mode, on the CPU; logits (B, 1, H, W).
+    def build(self) -> Network:
+        """The network with its weights: float32, evaluation mode, on the CPU; gives logits.
 
         Raises:
             InputError: the file is not safetensors, or not of this model.
@@ -77,13 +138,7 @@ class Source:
         require("torch", "train")
         from edgemamba.models.weights import build_trained
 
-        return build_trained(self.model, self.weights)
-
-    def probability(self) -> Predictor:
-        """The reference: images (n, 3, h, w) float32 in [0, 1] to probabilities (n, h, w) by fp32 PyTorch."""
-        from edgemamba.models.predictor import torch_predictor
-
-        return torch_predictor(self.build())
+        return build_trained(self.model, self.weights, len(self.labels) or None)
 
 
 def packaged_weights() -> dict[str, Path]:
@@ -138,7 +193,7 @@ def newest_run(runs: Path = Path("runs")) -> Path:
     return max(records, key=lambda path: path.stat().st_mtime_ns).parent
 
 
-def open_source(name: str | Path | None = None, *, runs: Path = Path("runs")) -> Source:
+def open_source(name: str | Path | None = None, *, runs: Path = Path("runs")) -> TrainedSource:
     """Find trained weights.
 
     Args:
@@ -162,7 +217,7 @@ def open_source(name: str | Path | None = None, *, runs: Path = Path("runs")) ->
     raise UsageError(f"{name} is neither a run folder nor packaged weights", hint=did_you_mean(str(name), packaged))
 
 
-def _open(name: str, folder: Path, weights: str) -> Source:
+def _open(name: str, folder: Path, weights: str) -> TrainedSource:
     record = load_record(folder / RECORD, RunRecord)
     path = folder / weights
     if not path.is_file():
@@ -174,5 +229,6 @@ def _open(name: str, folder: Path, weights: str) -> Source:
             f"{path} is not the file the run wrote: SHA-256 {digest[:12]}, recorded {expected[:12]}",
             hint="train again, or restore the file",
         )
-    model_info(record.model).check_size(*record.size)
-    return Source(name, record.model, path, digest, record.size, record, folder)
+    info = model_info(record.model)
+    info.check_size(*record.size)
+    return TrainedSource(name, info, path, digest, record.size, record, folder)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgemamba.bench.baselines import chunked_doubling, sequential
 from edgemamba.bench.ports import PortedMamba, port
 from edgemamba.bench.timing import Ratio, interleave, ratio
-from edgemamba.models import Probability, build
+from edgemamba.models import Exported, build
 from edgemamba.presets import find_target
 from edgemamba.ssm import Mamba, use_form
 from edgemamba.stages.onnx_passes import clean
@@ -100,8 +100,8 @@ def inference(rounds: int) -> dict[str, Any]:
         contestants: Contestants = {
             ORT: _ort(onnx_path.read_bytes(), x.numpy()),
             LITERT: _litert(tflite_path, x.numpy()),
-            OWN: _eager(Probability(model), x),
-            OWN_LAST: _eager(Probability(channels_last), x.contiguous(memory_format=torch.channels_last)),
+            OWN: _eager(Exported(model, "segmentation"), x),
+            OWN_LAST: _eager(Exported(channels_last, "segmentation"), x.contiguous(memory_format=torch.channels_last)),
             PORT: _eager(_Sigmoid(port(model, chunked_doubling, batched=True)), x),
             LOOP: _eager(_Sigmoid(port(model, sequential, batched=False)), x),
         }

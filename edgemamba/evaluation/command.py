@@ -141,7 +141,7 @@ def _open(subject: str, options: EvaluateOptions, console: Console) -> _Subject:
         "model": source.model,
         "runtime": f"torch {torch.__version__}",
     }
-    return _Subject(torch_predictor(model, device), source.size, source.data, about, model)
+    return _Subject(torch_predictor(model, device, source.info.task), source.size, source.data, about, model)
 
 
 def _data(opened: _Subject, options: EvaluateOptions) -> tuple[Dataset, Split]:

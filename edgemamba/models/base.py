@@ -1,13 +1,14 @@
-"""What every segmentation network here offers."""
+"""What every network here offers, and how it is exported."""
 
 from __future__ import annotations
 
 import abc
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from edgemamba.registry import ModelInfo
+from edgemamba.registry import ModelInfo, Task
 
 
 class SegmentationModel(nn.Module, abc.ABC):
@@ -30,13 +31,41 @@ class SegmentationModel(nn.Module, abc.ABC):
         return self.forward_features(x)[0]
 
 
-class Probability(nn.Module):
-    """The network as it is exported: probabilities (B, 1, H, W) instead of logits."""
+class ClassificationModel(nn.Module, abc.ABC):
+    """Images (B, 3, H, W) float32 in [0, 1] -> logits (B, K).
 
-    def __init__(self, model: SegmentationModel) -> None:
+    Attributes:
+        info: the registry's entry; set by ``build``.
+        classes: K.
+    """
+
+    info: ModelInfo
+    classes: int
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
+
+
+Network: TypeAlias = SegmentationModel | ClassificationModel
+
+
+class Exported(nn.Module):
+    """A network as it is exported: probabilities in place of logits.
+
+    Args:
+        model: the network.
+        task: segmentation has a sigmoid a pixel, classification a softmax over the classes, tensor nothing.
+    """
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
         super().__init__()
         self.model = model
+        self.task = task
 
     def forward(self, x: Tensor) -> Tensor:
-        """Probabilities in [0, 1]."""
-        return torch.sigmoid(self.model(x))
+        """Segmentation: (B, 1, H, W) in [0, 1]; classification: (B, K), sum 1; tensor: as the network gives it."""
+        found: Tensor = self.model(x)
+        if self.task == "segmentation":
+            return torch.sigmoid(found)
+        return torch.softmax(found, dim=1) if self.task == "classification" else found

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgemamba.errors import InputError
 from edgemamba.files import write_bytes
-from edgemamba.models.base import SegmentationModel
+from edgemamba.models.base import Network
 from edgemamba.registry import MODELS
 
 
@@ -48,8 +48,13 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, str]:
     return metadata
 
 
-def build_trained(name: str, path: Path) -> SegmentationModel:
+def build_trained(name: str, path: Path, classes: int | None = None) -> Network:
     """The registered network ``name`` with the weights at ``path``: float32, evaluation mode, on the CPU.
+
+    Args:
+        name: registry name.
+        path: safetensors file.
+        classes: of a classifier; None takes the published network's.
 
     Raises:
         UsageError: unknown name.
@@ -57,7 +62,7 @@ def build_trained(name: str, path: Path) -> SegmentationModel:
     """
     from edgemamba.models import build
 
-    model = build(name)
+    model = build(name, classes=classes)
     load_weights(path, model)
     return model.eval()
 

@@ -159,16 +159,19 @@ def open_data(source: Source, data_root: Path | None = None) -> tuple[Dataset, S
     """The source's data and split: at ``data_root``, else where it was, else where EDGEMAMBA_DATA says.
 
     Raises:
-        InputError: not there, or not the recorded data.
+        InputError: not there, not the recorded data, or no data is recorded.
     """
     from edgemamba.data import open_ref
     from edgemamba.data.catalogue import ENVIRONMENT
 
+    ref = source.data
+    if ref is None:
+        raise InputError(f"{source.name} does not say on which data it was trained")
     elsewhere = os.environ.get(ENVIRONMENT)
-    known = source.data.root is not None and Path(source.data.root).is_dir()
-    if data_root is None and elsewhere and source.data.name != "phantoms" and not known:
+    known = ref.root is not None and Path(ref.root).is_dir()
+    if data_root is None and elsewhere and ref.name != "phantoms" and not known:
         data_root = Path(elsewhere)
-    return open_ref(source.data, data_root)
+    return open_ref(ref, data_root)
 
 
 def _spread(indices: Sequence[int], count: int) -> list[int]:

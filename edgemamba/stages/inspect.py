@@ -8,7 +8,7 @@ from typing import Any
 
 from edgemamba.errors import InputError, UsageError, did_you_mean, require
 from edgemamba.registry import MODELS, model_info
-from edgemamba.sources import Source, open_source, packaged_weights
+from edgemamba.sources import TrainedSource, open_source, packaged_weights
 
 SCHEMA = "edgemamba.inspect/1"
 
@@ -74,7 +74,7 @@ def _cost(model: str, size: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def _source(source: Source) -> dict[str, Any]:
+def _source(source: TrainedSource) -> dict[str, Any]:
     run = source.run
     return {
         "name": source.name,

@@ -171,10 +171,10 @@ class _Export:
             from edgemamba.stages.to_onnx import to_onnx
 
             limits = {key: step.parameters[key] for key in ("opset", "ir_version", "negative_pads")}
-            return to_onnx(self.source.build(), size, out, **limits)
+            return to_onnx(self.source.build(), size, out, task=self.source.info.task, **limits)
         from edgemamba.stages.to_tflite import to_tflite
 
-        return to_tflite(self.source.build(), size, out)
+        return to_tflite(self.source.build(), size, out, task=self.source.info.task)
 
     def _quantize(self, step: Step, out: Path) -> dict[str, Any]:
         path = self._current.path
@@ -200,20 +200,19 @@ class _Export:
         from edgemamba.bundle import build
 
         started = time.perf_counter()
-        run = self.source.run
         manifest = build(
             self.plan.out,
             artifact=self._current,
             target=self.plan.target,
             model_info=self.source.info,
             size=self.source.size,
-            probability=self.source.probability(),
+            probability=self.source.reference(),
             stages=self.records,
             verification=self.verification,
             quantization=self.quantization,
             source=self.source.document(),
-            data=run.data,
-            metrics=run.metrics,
+            data=self.source.data,
+            metrics=self.source.metrics,
             threshold=THRESHOLD,
             force=self.plan.options.force,
         )

@@ -14,34 +14,35 @@ from typing import TYPE_CHECKING, Any
 
 from edgemamba.errors import Unsupported, require
 from edgemamba.files import write_bytes
+from edgemamba.registry import OUTPUTS, Task
 
 if TYPE_CHECKING:
     import onnx
-
-    from edgemamba.models import SegmentationModel
+    from torch import nn
 
 # Loop, Scan and If run step by step in every runtime; the rest would not be static or not standard.
 FORBIDDEN_OPERATORS = frozenset({"Loop", "Scan", "If", "SequenceConstruct", "Softplus", "NonZero", "Shape"})
 
 
 def to_onnx(
-    model: SegmentationModel,
+    model: nn.Module,
     size: tuple[int, int],
     path: Path,
     *,
     opset: int,
     ir_version: int,
     negative_pads: bool = True,
+    task: Task = "segmentation",
 ) -> dict[str, Any]:
-    """Export ``model`` to ``path``: image (1, 3, H, W) float32 in [0, 1] to probability (1, 1, H, W)
-    float32.
+    """Export ``model`` to ``path``: image (1, 3, H, W) float32 in [0, 1] to what ``models.Exported`` gives.
 
     Args:
-        model: logits (B, 1, H, W), evaluation mode, float32.
+        model: gives logits; evaluation mode, float32.
         size: input height and width, pixels.
         opset: newest operator set the target loads.
         ir_version: newest file format the target loads.
         negative_pads: the target's runtime takes them (TensorRT does not).
+        task: what becomes of the logits.
 
     Returns:
         Facts of the graph (``onnx_graph.facts``).
@@ -54,14 +55,14 @@ def to_onnx(
     from edgemamba.stages.onnx_graph import facts
     from edgemamba.stages.onnx_passes import clean
 
-    graph = clean(_trace(model, size, opset), negative_pads=negative_pads)
+    graph = clean(_trace(model, size, opset, task), negative_pads=negative_pads)
     graph.ir_version = min(graph.ir_version, ir_version)
     check_graph(graph, opset, ir_version)
     write_bytes(path, graph.SerializeToString(deterministic=True))
     return facts(graph)
 
 
-def _trace(model: SegmentationModel, size: tuple[int, int], opset: int) -> onnx.ModelProto:
+def _trace(model: nn.Module, size: tuple[int, int], opset: int, task: Task) -> onnx.ModelProto:
     """The exporter's own graph.
 
     torch.onnx has two exporters. On UL-VM-UNet at 256x256 the TorchScript one takes a twentieth of the time
@@ -71,7 +72,7 @@ def _trace(model: SegmentationModel, size: tuple[int, int], opset: int) -> onnx.
     import onnx
     import torch
 
-    from edgemamba.models import Probability
+    from edgemamba.models import Exported
     from edgemamba.ssm import use_form
 
     buffer: Any = io.BytesIO()
@@ -86,7 +87,7 @@ def _trace(model: SegmentationModel, size: tuple[int, int], opset: int) -> onnx.
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
-                Probability(model).eval(),
+                Exported(model, task).eval(),
                 example,
                 buffer,
                 dynamo=False,
@@ -94,7 +95,7 @@ def _trace(model: SegmentationModel, size: tuple[int, int], opset: int) -> onnx.
                 # Our own pass folds, and keeps the parameters' names.
                 do_constant_folding=False,
                 input_names=["image"],
-                output_names=["probability"],
+                output_names=[OUTPUTS[task]],
             )
         except torch.onnx.OnnxExporterError as error:
             raise Unsupported(

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from edgemamba.errors import Unsupported
-from edgemamba.models import Probability, SegmentationModel
+from edgemamba.models import Exported
+from edgemamba.registry import OUTPUTS, ModelInfo, Task
 from edgemamba.ssm import use_form
 from edgemamba.stages import tflite_graph
 from edgemamba.stages import tflite_layout as layout
@@ -26,19 +27,18 @@ from edgemamba.stages.tflite_layout import Laid
 from edgemamba.stages.tflite_writer import GraphWriter, Value
 
 INPUT = "image"
-OUTPUT = "probability"
 _IGNORED = (torch.ops.aten._assert_tensor_metadata.default,)
 _RELU = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
 
 
-def to_tflite(model: SegmentationModel, size: tuple[int, int], path: Path) -> dict[str, Any]:
-    """Write the probability model of ``model`` as float32 .tflite.
+def to_tflite(model: nn.Module, size: tuple[int, int], path: Path, *, task: Task = "segmentation") -> dict[str, Any]:
+    """Write what ``models.Exported`` makes of ``model`` as float32 .tflite.
 
     Args:
         model: in evaluation mode, on the CPU.
         size: input height and width, pixels.
-        path: the .tflite to write; input ``image`` (1, 3, H, W), output ``probability`` (1, 1, H, W), both
-        NCHW.
+        task: what becomes of the logits.
+        path: the .tflite to write; input ``image`` (1, 3, H, W), the output as ``models.Exported`` gives it.
 
     Returns:
         What ``tflite_graph.facts`` says, and how LiteRT splits the graph (``tflite_graph.delegation``).
@@ -46,16 +46,18 @@ def to_tflite(model: SegmentationModel, size: tuple[int, int], path: Path) -> di
     Raises:
         Unsupported: the network cannot take this size, or an operator has no lowering; says which and where.
     """
-    model.info.check_size(*size)
-    probability = Probability(model).eval()
-    with use_form(probability, "litert"):
-        data = convert(probability, (1, 3, *size))
+    info = getattr(model, "info", None)
+    if isinstance(info, ModelInfo):
+        info.check_size(*size)
+    exported = Exported(model, task).eval()
+    with use_form(exported, "litert"):
+        data = convert(exported, (1, 3, *size), OUTPUTS[task])
     tflite_graph.write(data, path)
     return {**tflite_graph.facts(data, path.stat().st_size), "delegation": tflite_graph.delegation(path)}
 
 
-def convert(module: nn.Module, shape: Sequence[int]) -> Any:
-    """Object form of a .tflite graph of ``module`` for one input of ``shape``.
+def convert(module: nn.Module, shape: Sequence[int], output: str = OUTPUTS["segmentation"]) -> Any:
+    """Object form of a .tflite graph of ``module`` for one input of ``shape`` and one ``output`` of that name.
 
     Raises:
         Unsupported: torch.export cannot follow the module, or an operator has no lowering.
@@ -69,7 +71,7 @@ def convert(module: nn.Module, shape: Sequence[int]) -> Any:
                 f"torch.export cannot follow the network: {reason}",
                 hint="write its forward without branches on tensor values",
             ) from None
-        model = Lowering(exported).run()
+        model = Lowering(exported, output).run()
     tflite_graph.compact(model)
     tflite_graph.check_builtin(model)
     return model
@@ -82,8 +84,9 @@ class Lowering:
         writer: the TFLite graph in the making.
     """
 
-    def __init__(self, exported: torch.export.ExportedProgram) -> None:
+    def __init__(self, exported: torch.export.ExportedProgram, output: str) -> None:
         self.exported = exported
+        self.output = output
         self.writer = GraphWriter()
         self._results: dict[Node, Any] = {}
         self._origins: dict[Node, str] = {}
@@ -105,7 +108,7 @@ class Lowering:
                     self._results[node] = layout.plain(source)
             elif node.op == "output":
                 (result,) = self._resolve(node.args[0])
-                outputs = {OUTPUT: self.stored(result, range(len(self.dims(result))))}
+                outputs = {self.output: self.stored(result, range(len(self.dims(result))))}
             elif node.op == "call_function":
                 self._results.setdefault(node, self._call(node))
             else:

@@ -18,6 +18,7 @@ from edgemamba.board import runner
 from edgemamba.bundle.session import board_errors
 from edgemamba.errors import VerificationError
 from edgemamba.presets import Precision
+from edgemamba.registry import OUTPUTS
 from edgemamba.stages.plan import THRESHOLD
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from edgemamba.stages.calibration import Floats, ImageSet
 
 INPUT = "image"
-OUTPUT = "probability"
+OUTPUT = OUTPUTS["segmentation"]
 _BATCH = 8
 
 
@@ -55,7 +56,7 @@ BARS: dict[Precision, Bar] = {
 
 def reference(source: Source, images: ImageSet) -> Floats:
     """Probabilities (N, h, w) of the fp32 PyTorch network on ``images``."""
-    predict = source.probability()
+    predict = source.reference()
     scaled = list(images)
     parts = [np.concatenate(scaled[i : i + _BATCH]) for i in range(0, len(scaled), _BATCH)]
     return np.concatenate([predict(part) for part in parts])

@@ -13,7 +13,7 @@ import torch
 from edgemamba.console import Bar, Console
 from edgemamba.data import data_ref, load_arrays, open_dataset, split_dataset
 from edgemamba.errors import InputError
-from edgemamba.models import build
+from edgemamba.models import build_segmentation
 from edgemamba.models.weights import load_weights
 from edgemamba.records import RunRecord, load_record
 from edgemamba.registry import model_info
@@ -87,7 +87,7 @@ class Run:
         config = self.config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            model = build(config.model, init=config.init)
+            model = build_segmentation(config.model, init=config.init)
             if config.weights is not None:
                 load_weights(config.weights, model)
             model = model.to(self.device)

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from edgemamba.console import Console
-from edgemamba.sources import Source, open_source
+from edgemamba.sources import TrainedSource, open_source
 from edgemamba.stages.artifact import Artifact, open_artifact
 from edgemamba.stages.calibration import CalibrationSet, ImageSet, calibration_set, verification_set
 from edgemamba.stages.to_onnx import to_onnx
@@ -33,12 +33,12 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def source(run_folder: Path) -> Source:
+def source(run_folder: Path) -> TrainedSource:
     return open_source(run_folder)
 
 
 @pytest.fixture(scope="session")
-def fp32(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def fp32(source: TrainedSource, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     path = tmp_path_factory.mktemp("fp32") / "model.onnx"
     facts = to_onnx(source.build(), source.size, path, opset=20, ir_version=10)
     return open_artifact(path, "onnx", "fp32", facts)
@@ -51,10 +51,10 @@ def graph(fp32: Artifact) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="session")
-def calibration(source: Source) -> CalibrationSet:
+def calibration(source: TrainedSource) -> CalibrationSet:
     return calibration_set(source, 16)
 
 
 @pytest.fixture(scope="session")
-def images(source: Source) -> ImageSet:
+def images(source: TrainedSource) -> ImageSet:
     return verification_set(source, 32)

@@ -11,19 +11,19 @@ import pytest
 
 from edgemamba.data import open_dataset, open_ref
 from edgemamba.errors import InputError, UsageError
-from edgemamba.sources import Source
+from edgemamba.sources import TrainedSource
 from edgemamba.stages import calibration as module
 from edgemamba.stages.calibration import CalibrationSet, calibration_set, verification_set
 
 
-def moved(source: Source, **changes: Any) -> Source:
+def moved(source: TrainedSource, **changes: Any) -> TrainedSource:
     """The source with another data record."""
     run = source.run.model_copy(update={"data": source.run.data.model_copy(update=changes)})
     return dataclasses.replace(source, run=run)
 
 
 def test_calibration_images_are_of_the_training_split_and_half_show_foreground(
-    source: Source, calibration: CalibrationSet
+    source: TrainedSource, calibration: CalibrationSet
 ) -> None:
     dataset, split = open_ref(source.data)
     ids = {dataset.samples[index].id for index in split.train}
@@ -40,7 +40,7 @@ def test_images_come_as_the_network_takes_them(calibration: CalibrationSet) -> N
     np.testing.assert_allclose(images[3][0], calibration.images[3] / 255.0, atol=1e-7)
 
 
-def test_seed_decides_and_hash_tells(source: Source, calibration: CalibrationSet) -> None:
+def test_seed_decides_and_hash_tells(source: TrainedSource, calibration: CalibrationSet) -> None:
     again, other = calibration_set(source, 16), calibration_set(source, 16, 1)
     assert again.ids == calibration.ids and again.sha256 == calibration.sha256
     assert other.ids != calibration.ids and other.sha256 != calibration.sha256
@@ -49,12 +49,12 @@ def test_seed_decides_and_hash_tells(source: Source, calibration: CalibrationSet
     assert CalibrationSet(changed, calibration.masks, calibration.ids, "").sha256 != calibration.sha256
 
 
-def test_more_than_there_are_gives_what_keeps_the_balance(source: Source) -> None:
+def test_more_than_there_are_gives_what_keeps_the_balance(source: TrainedSource) -> None:
     everything = calibration_set(source, 10_000)
     assert everything.foreground * 2 >= len(everything) > 16
 
 
-def test_set_without_foreground_is_refused(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_set_without_foreground_is_refused(source: TrainedSource, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, split = open_ref(source.data)
 
     def blank(index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -67,12 +67,12 @@ def test_set_without_foreground_is_refused(source: Source, monkeypatch: pytest.M
         calibration_set(source, 16)
 
 
-def test_number_of_images_must_be_positive(source: Source) -> None:
+def test_number_of_images_must_be_positive(source: TrainedSource) -> None:
     with pytest.raises(UsageError, match="0 calibration images"):
         calibration_set(source, 0)
 
 
-def test_verification_images_are_unseen(source: Source) -> None:
+def test_verification_images_are_unseen(source: TrainedSource) -> None:
     dataset, split = open_ref(source.data)
     unseen = {dataset.samples[index].id for index in (*split.test, *split.val)}
     images = verification_set(source, 20)
@@ -81,7 +81,7 @@ def test_verification_images_are_unseen(source: Source) -> None:
     assert len(verification_set(source, 10_000)) == len(unseen)
 
 
-def test_missing_data_is_replaced_by_phantoms_and_said(source: Source, tmp_path: Path) -> None:
+def test_missing_data_is_replaced_by_phantoms_and_said(source: TrainedSource, tmp_path: Path) -> None:
     gone = moved(source, name="lgg", root=str(tmp_path / "gone"), options={})
     images = verification_set(gone, 12)
     assert len(images) == 12
@@ -96,7 +96,7 @@ def test_missing_data_is_replaced_by_phantoms_and_said(source: Source, tmp_path:
 
 
 def test_data_that_moved_is_found_through_the_environment(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: TrainedSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from PIL import Image
 

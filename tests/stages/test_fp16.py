@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from edgemamba.errors import Unsupported
-from edgemamba.sources import Source
+from edgemamba.sources import TrainedSource
 from edgemamba.stages.artifact import Artifact, open_artifact
 from edgemamba.stages.calibration import ImageSet
 from edgemamba.stages.fp16 import to_fp16, typed_inputs, write_fp16
@@ -76,7 +76,7 @@ def test_half_the_weight_bytes(graph: onnx.ModelProto, fp32: Artifact) -> None:
     assert facts["bytes"] < fp32.facts["bytes"]
 
 
-def test_masks_hold(fp32: Artifact, source: Source, images: ImageSet, tmp_path: Path) -> None:
+def test_masks_hold(fp32: Artifact, source: TrainedSource, images: ImageSet, tmp_path: Path) -> None:
     facts = write_fp16(fp32.path, tmp_path / "half.onnx")
     artifact = open_artifact(tmp_path / "half.onnx", "onnx", "fp16", facts)
     numbers = verify(artifact, source, images, "fp16")

@@ -11,7 +11,7 @@ import pytest
 from edgemamba.console import Console
 from edgemamba.errors import InputError, Unsupported, UsageError
 from edgemamba.presets import find_target
-from edgemamba.sources import Source
+from edgemamba.sources import TrainedSource
 from edgemamba.stages.inspect import inspect_subject
 from edgemamba.stages.pipeline import Options, plan, run
 
@@ -31,7 +31,7 @@ def test_network_without_state_space() -> None:
     assert found["scans"] == [] and found["macs_scan"] == 0 and found["size"] == [64, 96]
 
 
-def test_run(run_folder: Path, source: Source) -> None:
+def test_run(run_folder: Path, source: TrainedSource) -> None:
     found = inspect_subject(str(run_folder))
     assert json.loads(json.dumps(found)) == found
     assert (found["kind"], found["name"], found["size"]) == ("run", "small", [64, 64])
@@ -40,7 +40,7 @@ def test_run(run_folder: Path, source: Source) -> None:
     assert found["provenance"]["epochs_done"] == 4
 
 
-def test_bundle(source: Source, tmp_path: Path) -> None:
+def test_bundle(source: TrainedSource, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     run(plan(source, find_target("cpu"), "fp32", Options(verify_images=4, out=out)), Console(quiet=True))
     found = inspect_subject(str(out))

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgemamba.errors import InputError, Unsupported, VerificationError
 from edgemamba.files import sha256_json
 from edgemamba.models import build
-from edgemamba.sources import Source
+from edgemamba.sources import TrainedSource
 from edgemamba.stages.artifact import Artifact, open_artifact
 from edgemamba.stages.calibration import CalibrationSet, ImageSet
 from edgemamba.stages.compare_quantizers import compare_quantizers
@@ -107,7 +107,9 @@ def test_what_must_stay_float_reads_no_int8(int8: Artifact) -> None:
     assert {constants[name].data_type for name in biases} == {TensorProto.FLOAT}
 
 
-def test_masks_hold_and_the_file_shrinks(int8: Artifact, fp32: Artifact, source: Source, images: ImageSet) -> None:
+def test_masks_hold_and_the_file_shrinks(
+    int8: Artifact, fp32: Artifact, source: TrainedSource, images: ImageSet
+) -> None:
     numbers = verify(int8, source, images, "int8")
     assert numbers["mask_dice"] >= 0.98
     assert int8.path.stat().st_size < fp32.path.stat().st_size
@@ -252,7 +254,7 @@ def test_network_that_finds_nothing_is_not_calibrated(graph: onnx.ModelProto, ca
 
 
 def test_comparison_scores_both_quantizers(
-    fp32: Artifact, source: Source, calibration: CalibrationSet, images: ImageSet
+    fp32: Artifact, source: TrainedSource, calibration: CalibrationSet, images: ImageSet
 ) -> None:
     table = compare_quantizers(fp32, source, calibration, images)
     assert list(table) == ["fp32", *QUANTIZERS]

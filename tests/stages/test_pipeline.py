@@ -17,7 +17,7 @@ from edgemamba.board import runner
 from edgemamba.console import Console
 from edgemamba.errors import InputError, Unsupported, UsageError, VerificationError
 from edgemamba.presets import find_target
-from edgemamba.sources import Source, open_source
+from edgemamba.sources import TrainedSource, open_source
 from edgemamba.stages import fp16, verify
 from edgemamba.stages.artifact import Artifact, expect, open_artifact
 from edgemamba.stages.cache import cache_root
@@ -43,11 +43,11 @@ class Lines(Console):
         self.warned.append(text)
 
 
-def make(source: Source, target: str, precision: Any, out: Path, **changes: Any) -> Plan:
+def make(source: TrainedSource, target: str, precision: Any, out: Path, **changes: Any) -> Plan:
     return plan(source, find_target(target), precision, dataclasses.replace(OPTIONS, out=out, **changes))
 
 
-def export(source: Source, target: str, precision: Any, out: Path, **changes: Any) -> list[str]:
+def export(source: TrainedSource, target: str, precision: Any, out: Path, **changes: Any) -> list[str]:
     console = Lines()
     assert run(make(source, target, precision, out, **changes), console) == out
     return console.shown
@@ -58,7 +58,7 @@ def golden(folder: Path) -> dict[str, Any]:
     return runner.check_golden(folder, manifest, runner.open_session(folder, manifest, "onnxruntime"))
 
 
-def test_fp32_makes_a_bundle_that_checks(source: Source, tmp_path: Path) -> None:
+def test_fp32_makes_a_bundle_that_checks(source: TrainedSource, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     shown = export(source, "cpu", "fp32", out)
     manifest = bundle.check(out)
@@ -82,7 +82,7 @@ def pads(folder: Path) -> list[int]:
 
 @pytest.mark.parametrize(("precision", "step"), [("fp16", "compute in fp16"), ("int8", "quantize to int8 by ort")])
 def test_lower_precision_is_verified_before_and_after(
-    precision: str, step: str, source: Source, tmp_path: Path
+    precision: str, step: str, source: TrainedSource, tmp_path: Path
 ) -> None:
     out = tmp_path / "bundle"
     shown = export(source, "jetson", precision, out)
@@ -98,7 +98,7 @@ def test_lower_precision_is_verified_before_and_after(
         assert calibration["images"] == 16 and len(calibration["sha256"]) == 64
 
 
-def test_tflite_takes_the_same_way(source: Source, tmp_path: Path) -> None:
+def test_tflite_takes_the_same_way(source: TrainedSource, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     shown = export(source, "raspberry-pi", "int8", out)
     manifest = bundle.check(out)
@@ -108,7 +108,7 @@ def test_tflite_takes_the_same_way(source: Source, tmp_path: Path) -> None:
     assert manifest.verification["mask_dice"] >= 0.98
 
 
-def test_targets_share_what_is_equal_and_a_hit_says_so(source: Source, tmp_path: Path) -> None:
+def test_targets_share_what_is_equal_and_a_hit_says_so(source: TrainedSource, tmp_path: Path) -> None:
     first = export(source, "cpu", "fp32", tmp_path / "a")
     second = export(source, "raspberry-pi", "fp32", tmp_path / "b", format="onnx")
     assert "cached" not in " ".join(first)
@@ -117,7 +117,7 @@ def test_targets_share_what_is_equal_and_a_hit_says_so(source: Source, tmp_path:
     assert [record.cached for record in bundle.check(tmp_path / "b").stages] == [True, True]
 
 
-def test_what_changes_is_made_again(source: Source, run_folder: Path, tmp_path: Path) -> None:
+def test_what_changes_is_made_again(source: TrainedSource, run_folder: Path, tmp_path: Path) -> None:
     export(source, "cpu", "int8", tmp_path / "a")
     assert cached_steps(make(source, "cpu", "int8", tmp_path / "b")) == (True, True, True, True, False)
     changes: dict[str, tuple[bool | None, ...]] = {
@@ -138,7 +138,7 @@ def test_what_changes_is_made_again(source: Source, run_folder: Path, tmp_path: 
     assert cached_steps(make(open_source(other), "cpu", "int8", tmp_path / "b"))[0] is False
 
 
-def test_plan_writes_nothing(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_writes_nothing(source: TrainedSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     planned = plan(source, find_target("jetson"), "int8", OPTIONS)
     cached = cached_steps(planned)
@@ -151,7 +151,9 @@ def test_plan_writes_nothing(source: Source, tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.iterdir()) and not cache_root().exists()
 
 
-def test_bundles_are_never_replaced_unasked(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundles_are_never_replaced_unasked(
+    source: TrainedSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bundles" / "ul-vm-unet-cpu-fp32").mkdir(parents=True)
     assert plan(source, find_target("cpu"), "fp32", OPTIONS).out == Path("bundles/ul-vm-unet-cpu-fp32-2")
@@ -168,14 +170,16 @@ def test_bundles_are_never_replaced_unasked(source: Source, tmp_path: Path, monk
     assert not (taken / "mine").exists() and (taken / "manifest.json").is_file()
 
 
-def test_existing_folder_is_refused_before_any_work(source: Source, tmp_path: Path) -> None:
+def test_existing_folder_is_refused_before_any_work(source: TrainedSource, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine").write_text("x")
     with pytest.raises(InputError, match="exists"):
         make(source, "cpu", "fp32", tmp_path / "taken")
 
 
-def test_failed_verification_packages_nothing(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_verification_packages_nothing(
+    source: TrainedSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(verify.BARS, "fp32", verify.Bar(0.0, 1.0, by_dice=False))
     with pytest.raises(VerificationError, match="does not match fp32 PyTorch"):
         export(source, "cpu", "fp32", tmp_path / "bundle")
@@ -184,7 +188,9 @@ def test_failed_verification_packages_nothing(source: Source, tmp_path: Path, mo
     assert cached_steps(make(source, "cpu", "fp32", tmp_path / "bundle")) == (True, False, False)
 
 
-def test_missing_training_data_is_a_warning_for_fp32_and_an_error_for_int8(source: Source, tmp_path: Path) -> None:
+def test_missing_training_data_is_a_warning_for_fp32_and_an_error_for_int8(
+    source: TrainedSource, tmp_path: Path
+) -> None:
     data = source.data.model_copy(update={"name": "lgg", "root": str(tmp_path / "gone"), "options": {}})
     elsewhere = dataclasses.replace(source, run=source.run.model_copy(update={"data": data}))
     console = Lines()
@@ -195,13 +201,15 @@ def test_missing_training_data_is_a_warning_for_fp32_and_an_error_for_int8(sourc
     assert not (tmp_path / "int8").exists()
 
 
-def test_few_calibration_images_are_said(source: Source, tmp_path: Path) -> None:
+def test_few_calibration_images_are_said(source: TrainedSource, tmp_path: Path) -> None:
     console = Lines()
     run(make(source, "cpu", "int8", tmp_path / "bundle", calibration=8), console)
     assert console.warned == ["calibrated on 8 images; 16 or more are better"]
 
 
-def test_artifact_that_did_not_shrink_is_said(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artifact_that_did_not_shrink_is_said(
+    source: TrainedSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def pad(path: Path, out: Path) -> dict[str, Any]:
         facts = write_fp16(path, out)
         return {**facts, "bytes": 10**7}
@@ -228,7 +236,7 @@ def test_impossible_plans(
     changes: dict[str, Any],
     error: type[Exception],
     message: str,
-    source: Source,
+    source: TrainedSource,
     tmp_path: Path,
 ) -> None:
     with pytest.raises(error, match=message):

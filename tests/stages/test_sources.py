@@ -13,7 +13,7 @@ import torch
 from edgemamba import sources as module
 from edgemamba.errors import InputError, UsageError
 from edgemamba.files import sha256_file
-from edgemamba.sources import Source, open_source, packaged_weights, weights_table
+from edgemamba.sources import TrainedSource, open_source, packaged_weights, weights_table
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def edit(run: Path, **changes: object) -> None:
     (run / "run.json").write_text(json.dumps({**document, **changes}))
 
 
-def test_run_folder(run_folder: Path, source: Source) -> None:
+def test_run_folder(run_folder: Path, source: TrainedSource) -> None:
     assert (source.name, source.model, source.size) == ("small", "ul-vm-unet", (64, 64))
     assert source.weights == run_folder / "weights" / "best.safetensors"
     assert source.weights_sha256 == sha256_file(source.weights)
@@ -36,15 +36,15 @@ def test_run_folder(run_folder: Path, source: Source) -> None:
     assert not model.training and {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-def test_probability_is_the_sigmoid_of_the_logits(source: Source) -> None:
+def test_probability_is_the_sigmoid_of_the_logits(source: TrainedSource) -> None:
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    found = source.probability()(x.numpy())
+    found = source.reference()(x.numpy())
     assert found.shape == (2, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(found), torch.sigmoid(source.build()(x))[:, 0])
 
 
-def test_provenance_names_no_path_and_no_host(source: Source) -> None:
+def test_provenance_names_no_path_and_no_host(source: TrainedSource) -> None:
     text = json.dumps(source.document())
     assert source.weights_sha256 in text and "/" not in text.replace("2.0/", "")
     assert os.uname().nodename not in text

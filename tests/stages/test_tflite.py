@@ -13,9 +13,9 @@ from ai_edge_litert.interpreter import Interpreter
 from tflite_run import names, run
 
 from edgemamba.errors import InputError, Unsupported
-from edgemamba.models import Probability, build
+from edgemamba.models import Exported, build
 from edgemamba.registry import MODELS
-from edgemamba.sources import Source
+from edgemamba.sources import TrainedSource
 from edgemamba.stages import tflite_graph
 from edgemamba.stages.calibration import ImageSet
 from edgemamba.stages.to_tflite import to_tflite
@@ -26,13 +26,13 @@ LIMITS = {"ul-vm-unet": 1600, "unet": 40}
 
 
 @pytest.fixture(scope="session")
-def exported(source: Source, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def exported(source: TrainedSource, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     path = tmp_path_factory.mktemp("tflite") / "model.tflite"
     return path, to_tflite(source.build(), source.size, path)
 
 
-def test_parity_with_pytorch(exported: tuple[Path, dict[str, Any]], source: Source, images: ImageSet) -> None:
-    predict = source.probability()
+def test_parity_with_pytorch(exported: tuple[Path, dict[str, Any]], source: TrainedSource, images: ImageSet) -> None:
+    predict = source.reference()
     expected = np.concatenate([predict(image) for image in images])
     found = np.stack([run(exported[0], image)[0, 0] for image in images])
     assert expected.max() > 0.5 > expected.min()
@@ -65,7 +65,7 @@ def test_nothing_of_the_build_machine(exported: tuple[Path, dict[str, Any]]) -> 
     assert tflite_graph.read(exported[0]).metadata is None
 
 
-def test_layers_are_named_and_nothing_else(exported: tuple[Path, dict[str, Any]], source: Source) -> None:
+def test_layers_are_named_and_nothing_else(exported: tuple[Path, dict[str, Any]], source: TrainedSource) -> None:
     graph = tflite_graph.read(exported[0]).subgraphs[0]
     named = {tflite_graph.tensor_name(tensor) for tensor in graph.tensors} - {""}
     assert {"image", "probability", "encoder4.0.mamba.in_proj", "decoder3.0.proj", "final"} <= named
@@ -89,7 +89,7 @@ def test_facts_are_what_the_runtime_sees(exported: tuple[Path, dict[str, Any]]) 
 
 
 def test_the_same_network_gives_the_same_bytes(
-    exported: tuple[Path, dict[str, Any]], source: Source, tmp_path: Path
+    exported: tuple[Path, dict[str, Any]], source: TrainedSource, tmp_path: Path
 ) -> None:
     to_tflite(source.build(), source.size, tmp_path / "again.tflite")
     assert (tmp_path / "again.tflite").read_bytes() == exported[0].read_bytes()
@@ -104,7 +104,7 @@ def test_other_networks(name: str, tmp_path: Path) -> None:
     facts = to_tflite(model, size, tmp_path / "model.tflite")
     image = np.random.default_rng(0).random((1, 3, *size), np.float32)
     with torch.no_grad():
-        expected = Probability(model)(torch.from_numpy(image)).numpy()
+        expected = Exported(model, "segmentation")(torch.from_numpy(image)).numpy()
     np.testing.assert_allclose(run(tmp_path / "model.tflite", image), expected, atol=2e-5)
     if name == "unet":
         assert facts["operators"] <= LIMITS["unet"]

@@ -14,7 +14,7 @@ from torch import nn
 
 from edgemamba.errors import InputError, Unsupported
 from edgemamba.models import build
-from edgemamba.sources import Source
+from edgemamba.sources import TrainedSource
 from edgemamba.stages import tflite_graph, tflite_quant
 from edgemamba.stages.calibration import CalibrationSet, ImageSet
 from edgemamba.stages.tflite_graph import FLOAT16, FLOAT32, INT8, INT32
@@ -48,7 +48,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fp32(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fp32(source: TrainedSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fp32") / "model.tflite"
     to_tflite(source.build(), source.size, path)
     return path

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edgemamba.errors import Unsupported
 from edgemamba.models import SegmentationModel
-from edgemamba.sources import Source
+from edgemamba.sources import TrainedSource
 from edgemamba.stages.artifact import Artifact
 from edgemamba.stages.onnx_groups import group_nodes
 from edgemamba.stages.to_onnx import check_graph, to_onnx
@@ -114,7 +114,7 @@ def test_constants_are_folded(graph: onnx.ModelProto) -> None:
     assert not rates or all((numpy_helper.to_array(t) < 0).all() for t in rates)
 
 
-def test_export_is_reproducible(source: Source, fp32: Artifact, tmp_path: Path) -> None:
+def test_export_is_reproducible(source: TrainedSource, fp32: Artifact, tmp_path: Path) -> None:
     to_onnx(source.build(), source.size, tmp_path / "again.onnx", opset=20, ir_version=10)
     assert (tmp_path / "again.onnx").read_bytes() == fp32.path.read_bytes()
 

@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from edgemamba.errors import Unsupported, VerificationError
-from edgemamba.sources import Source
+from edgemamba.sources import TrainedSource
 from edgemamba.stages.artifact import Artifact, open_artifact
 from edgemamba.stages.calibration import ImageSet
 from edgemamba.stages.onnx_graph import initializers
@@ -62,7 +62,7 @@ def test_not_a_number_fails_every_precision() -> None:
             judge({**numbers, "mask_dice": 1.0, "mask_agreement": 1.0}, precision, "model.onnx")
 
 
-def test_export_passes_on_real_weights(fp32: Artifact, source: Source, images: ImageSet) -> None:
+def test_export_passes_on_real_weights(fp32: Artifact, source: TrainedSource, images: ImageSet) -> None:
     numbers = verify(fp32, source, images, "fp32")
     assert numbers["mean_abs_diff"] <= 1e-6 and numbers["mask_agreement"] >= 0.99999
     assert numbers["images"] == len(images) == 32
@@ -70,14 +70,16 @@ def test_export_passes_on_real_weights(fp32: Artifact, source: Source, images: I
     assert numbers["foreground_images"] > 5
 
 
-def test_reference_and_artifact_are_two_computations(fp32: Artifact, source: Source, images: ImageSet) -> None:
+def test_reference_and_artifact_are_two_computations(fp32: Artifact, source: TrainedSource, images: ImageSet) -> None:
     expected = reference(source, images)
     found = run_artifact(fp32, images, source.size)
     assert expected.shape == found.shape == (32, 64, 64)
     assert not np.array_equal(expected, found)
 
 
-def test_changed_weight_is_caught(graph: onnx.ModelProto, source: Source, images: ImageSet, tmp_path: Path) -> None:
+def test_changed_weight_is_caught(
+    graph: onnx.ModelProto, source: TrainedSource, images: ImageSet, tmp_path: Path
+) -> None:
     weight = initializers(graph.graph)["final.weight"]
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.001), weight.name))
     onnx.save(graph, tmp_path / "model.onnx")
@@ -87,7 +89,7 @@ def test_changed_weight_is_caught(graph: onnx.ModelProto, source: Source, images
     assert "\n" not in caught.value.message and caught.value.hint
 
 
-def test_file_the_runtime_refuses(source: Source, images: ImageSet, tmp_path: Path) -> None:
+def test_file_the_runtime_refuses(source: TrainedSource, images: ImageSet, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a model")
     artifact = open_artifact(tmp_path / "model.onnx", "onnx", "fp32", {})
     with pytest.raises(Unsupported, match=r"cannot load model\.onnx"):
