@@ -26,6 +26,7 @@ ALLOWED = {
     "ssm": BASE,
     "data": BASE | {"board"},
     "models": BASE | {"ssm"},
+    "compat": BASE | {"ssm"},
     "sources": MIDDLE,
     "train": MIDDLE | {"sources"},
     "bundle": MIDDLE | {"sources"},
@@ -35,7 +36,7 @@ ALLOWED = {
     "profiling": MIDDLE | {"sources", "bundle", "evaluation", "report"},
     "doctor": MIDDLE,
     "demo": MIDDLE | {"sources", "train", "stages", "profiling"},
-    "cli": MIDDLE | {"sources", "train", "bundle", "stages", "evaluation", "profiling", "doctor", "demo"},
+    "cli": MIDDLE | {"compat", "sources", "train", "bundle", "stages", "evaluation", "profiling", "doctor", "demo"},
     "__main__": {"cli"},
 }
 # The report draws what was recorded; it does not measure.

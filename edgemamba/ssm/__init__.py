@@ -1,6 +1,6 @@
 """Selective scan and Mamba block."""
 
-from edgemamba.ssm.forms import EXPORT_FORMS, FORMS, Form, FormModule, set_form, use_form
+from edgemamba.ssm.forms import EXPORT_FORMS, FORMS, Form, FormModule, active_form, set_form, use_form
 from edgemamba.ssm.mamba import Mamba, ScanCall, scan_calls
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "FormModule",
     "Mamba",
     "ScanCall",
+    "active_form",
     "scan_calls",
     "set_form",
     "use_form",

@@ -277,9 +277,8 @@ def _fully_connected(lowering: Lowering, node: Node, x: Value, weight: Tensor, b
 
 @lowers(torch.ops.edgemamba.two_pass.default)
 def _two_pass(lowering: Lowering, _: Node, *arguments: Any) -> Laid:
-    *tensors, groups = arguments
-    dt, u, A, B, C = (lowering.stored(x, range(4)) for x in tensors)
-    return layout.plain(tflite_scan.two_pass(lowering.writer, dt, u, A, B, C, groups))
+    dt, u, A, B, C = (lowering.stored(x, range(4)) for x in arguments[:5])
+    return layout.plain(tflite_scan.two_pass(lowering.writer, dt, u, A, B, C, *arguments[5:]))
 
 
 @lowers(torch.ops.edgemamba.sequential.default)
