@@ -24,12 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemamba.board import runner
-from edgemamba.errors import InputError, Unsupported, VerificationError, require
+from edgemamba.errors import Unsupported, VerificationError, require
 from edgemamba.stages import tflite_graph
+from edgemamba.stages.calibration import CalibrationSet, refuse_silent
 from edgemamba.stages.tflite_graph import FLOAT16, FLOAT32, INT8
 
 if TYPE_CHECKING:
-    from edgemamba.stages.calibration import CalibrationSet
+    from edgemamba.registry import Task
 
 # Operators with weights, and which input holds them.
 _WEIGHTS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}
@@ -67,7 +68,7 @@ def fp16(path: Path, out: Path) -> dict[str, Any]:
     return {**tflite_graph.facts(model, out.stat().st_size), "float16_weights": len(weights)}
 
 
-def int8(path: Path, calibration: CalibrationSet, out: Path) -> dict[str, Any]:
+def int8(path: Path, calibration: CalibrationSet, out: Path, *, task: Task = "segmentation") -> dict[str, Any]:
     """Quantize convolutions and projections to int8 by ai-edge-quantizer.
 
     Raises:
@@ -81,7 +82,7 @@ def int8(path: Path, calibration: CalibrationSet, out: Path) -> dict[str, Any]:
     layers = int8_layers(model)
     if not any(name in _WEIGHTS for _, name in layers.values()):
         raise Unsupported(f"no layer of {path.name} may become int8", hint="use --precision fp16")
-    ranges = mean_ranges(per_image_ranges(model, _activations(model, layers), calibration))
+    ranges = mean_ranges(per_image_ranges(model, _activations(model, layers), calibration, task))
     quantized = quantize(model, layers, ranges)
     _check(quantized, layers)
     tflite_graph.write(quantized, out)
@@ -134,20 +135,16 @@ def _between(model: Any, kinds: list[str], chosen: set[int]) -> dict[int, tuple[
 
 
 def per_image_ranges(
-    model: Any, activations: list[int], calibration: CalibrationSet
+    model: Any, activations: list[int], calibration: CalibrationSet, task: Task
 ) -> dict[int, npt.NDArray[np.float64]]:
     """Smallest and largest value of each activation in each calibration image, (images, 2).
 
     Raises:
-        InputError: the set shows no foreground, or the float network finds none in it: averaged ranges would
-        clip
-            every lesion, and the masks would come out empty without an error.
+        InputError: the float network gives nothing on these images that a calibrated range could let through.
     """
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_litert.tools import flatbuffer_utils
 
-    if not calibration.foreground:
-        raise InputError("the calibration images show no foreground", hint=_HINT)
     probe = copy.copy(model)
     probe.signatureDefs = None
     graph = copy.copy(model.subgraphs[0])
@@ -160,19 +157,14 @@ def per_image_ranges(
     source = interpreter.get_input_details()[0]["index"]
     outputs = [details["index"] for details in interpreter.get_output_details()]
     found: list[list[tuple[float, float]]] = []
-    largest = 0.0
+    largest = -np.inf
     for image in calibration:
         interpreter.set_tensor(source, image)
         interpreter.invoke()
         values = [interpreter.get_tensor(index) for index in outputs]
         largest = max(largest, float(values[0].max()))
         found.append([(float(value.min()), float(value.max())) for value in values[1:]])
-    if largest < 0.5:
-        raise InputError(
-            f"the float network finds no foreground in {len(found)} calibration images: largest probability "
-            f"{largest:.3f}",
-            hint=_HINT,
-        )
+    refuse_silent(task, largest, len(found))
     ranges = np.asarray(found, np.float64)
     return {index: ranges[:, i] for i, index in enumerate(activations)}
 
@@ -303,5 +295,4 @@ def _working_name(index: int) -> str:
     return f"tensor {index}"
 
 
-_HINT = "calibrate on training images with lesions, or use --precision fp16"
 _REPORT = "please report it with the .tflite; --precision fp16 works without the quantizer"

@@ -56,7 +56,7 @@ def bundle(tmp_path_factory):
         target=find_target("cpu"),
         model_info=model_info("ul-vm-unet"),
         size=SIZE,
-        probability=lambda images: images[:, 1],
+        reference=lambda images: images[:, 1],
         stages=[],
         verification={},
         quantization=None,
