@@ -43,13 +43,16 @@ class BundlePredictor:
         Raises:
             EdgemambaError: the runtime refuses or fails.
         """
-        with board_errors():
-            found = [self.rules.value(self.run(images[index : index + 1])) for index in range(len(images))]
-        return np.stack(found)
+        return np.stack([self.rules.value(self.run(images[index : index + 1])) for index in range(len(images))])
 
     def run(self, image: Floats) -> Floats:
-        """What the session gives for one image (1, C, h, w)."""
-        found: Floats = self._session.run(image)
+        """What the session gives for one image (1, C, h, w).
+
+        Raises:
+            EdgemambaError: the runtime refuses or fails.
+        """
+        with board_errors():
+            found: Floats = self._session.run(image)
         return found
 
 
