@@ -27,6 +27,7 @@ from edgemamba.board import runner
 from edgemamba.errors import Unsupported, VerificationError, require
 from edgemamba.stages import tflite_graph
 from edgemamba.stages.calibration import CalibrationSet, refuse_silent
+from edgemamba.stages.structure import Kind, Role, Step, Structure
 from edgemamba.stages.tflite_graph import FLOAT16, FLOAT32, INT8
 
 if TYPE_CHECKING:
@@ -36,10 +37,22 @@ if TYPE_CHECKING:
 _WEIGHTS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}
 # Operators that pass int8 on unchanged: between int8 layers they are int8, too.
 _PASSING = ("MAX_POOL_2D", "CONCATENATION")
-# Constant matrices of norms and pooling, and what leads to softplus, stay float32 in fp16 and int8; the attention
-# bridge stays float in int8, too.
-_EXACT_LAYERS = re.compile(r"\.(_averages|matrix|dt_proj)(\.\d+)?$")
-_BRIDGE = "scab."
+# Constant matrices of norms, pooling and resizes are no learnt weights: they stay float32 in fp16 and int8.
+_EXACT_LAYERS = re.compile(r"(^|\.)(_averages|matrix)(\.\d+)?$")
+_KINDS: dict[str, Kind] = {
+    "EXP": "exp",
+    "LOG": "log",
+    "LOGISTIC": "sigmoid",
+    **dict.fromkeys(("MUL", "BATCH_MATMUL"), "mul"),
+    "ADD": "add",
+    "SUB": "add",
+    **dict.fromkeys(("SPLIT", "SPLIT_V", "SLICE", "STRIDED_SLICE", "GATHER", "UNPACK"), "split"),
+    "MEAN": "mean",
+    **dict.fromkeys(("SQRT", "RSQRT"), "root"),
+    **dict.fromkeys(("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS"), "move"),
+}
+# What a state space needs exactly, and what int8 destroys.
+_FLOAT_ROLES: dict[str, tuple[Role, ...]] = {"fp16": ("scan",), "int8": ("head", "attention", "norm", "scan")}
 _QUANTIZER_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
 
 
@@ -52,13 +65,13 @@ def fp16(path: Path, out: Path) -> dict[str, Any]:
     """
     model = tflite_graph.read(path)
     graph = model.subgraphs[0]
+    exact = roles(model)
     weights = {
-        operator.inputs[_WEIGHTS[kind]]
-        for operator in graph.operators
-        if (kind := tflite_graph.operator_name(model, operator)) in _WEIGHTS
-        and not _EXACT_LAYERS.search(tflite_graph.tensor_name(graph.tensors[operator.outputs[0]]))
+        graph.operators[i].inputs[_WEIGHTS[kind]]
+        for i, kind in _layers(model).items()
+        if exact.get(i) not in _FLOAT_ROLES["fp16"]
     }
-    weights = {i for i in weights if tflite_graph.is_constant(model, i) and graph.tensors[i].type == FLOAT32}
+    weights = {i for i in weights if graph.tensors[i].type == FLOAT32}
     if not weights:
         raise Unsupported(f"{path.name} has no float32 weights", hint="give it the fp32 .tflite of the export stage")
     for index in sorted(weights):
@@ -99,16 +112,50 @@ def int8(path: Path, calibration: CalibrationSet, out: Path, *, task: Task = "se
 
 def int8_layers(model: Any) -> dict[int, tuple[str, str]]:
     """What becomes int8: operator position -> (name of its output, operator name)."""
-    graph = model.subgraphs[0]
-    kinds = [tflite_graph.operator_name(model, operator) for operator in graph.operators]
-    last = max((i for i, kind in enumerate(kinds) if kind in ("CONV_2D", "TRANSPOSE_CONV")), default=-1)
-    found: dict[int, tuple[str, str]] = {}
-    for i, operator in enumerate(graph.operators):
-        name = tflite_graph.tensor_name(graph.tensors[operator.outputs[0]])
-        constant = kinds[i] in _WEIGHTS and tflite_graph.is_constant(model, operator.inputs[_WEIGHTS[kinds[i]]])
-        if constant and i != last and not name.startswith(_BRIDGE) and not _EXACT_LAYERS.search(name):
-            found[i] = (name, kinds[i])
+    exact = roles(model)
+    found = {
+        i: (_layer_name(model, i), kind)
+        for i, kind in _layers(model).items()
+        if exact.get(i) not in _FLOAT_ROLES["int8"]
+    }
+    kinds = [tflite_graph.operator_name(model, operator) for operator in model.subgraphs[0].operators]
     return {**found, **_between(model, kinds, set(found))}
+
+
+def roles(model: Any) -> dict[int, Role]:
+    """What ``structure`` finds, by operator position."""
+    graph = model.subgraphs[0]
+    layers = _layers(model)
+    steps = []
+    for i, operator in enumerate(graph.operators):
+        kind = tflite_graph.operator_name(model, operator)
+        inputs = [index for index in operator.inputs if index >= 0 and not tflite_graph.is_constant(model, index)]
+        steps.append(
+            Step(
+                _KINDS.get(kind, "other"),
+                tuple(str(index) for index in inputs),
+                tuple(str(index) for index in operator.outputs),
+                i in layers,
+                kind == "DEPTHWISE_CONV_2D",
+            )
+        )
+    return Structure(steps, str(graph.outputs[0])).roles()
+
+
+def _layers(model: Any) -> dict[int, str]:
+    """Operators with learnt weights: position -> operator name."""
+    found = {}
+    for i, operator in enumerate(model.subgraphs[0].operators):
+        kind = tflite_graph.operator_name(model, operator)
+        learnt = kind in _WEIGHTS and tflite_graph.is_constant(model, operator.inputs[_WEIGHTS[kind]])
+        if learnt and not _EXACT_LAYERS.search(_layer_name(model, i)):
+            found[i] = kind
+    return found
+
+
+def _layer_name(model: Any, position: int) -> str:
+    graph = model.subgraphs[0]
+    return tflite_graph.tensor_name(graph.tensors[graph.operators[position].outputs[0]])
 
 
 def _between(model: Any, kinds: list[str], chosen: set[int]) -> dict[int, tuple[str, str]]:
