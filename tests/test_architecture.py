@@ -18,13 +18,14 @@ FILES = sorted(ROOT.glob("edgemamba/**/*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 BASE = {"errors", "files", "console", "registry", "presets", "records", "accelerator", "versions", "__version__"}
-MIDDLE = BASE | {"models", "ssm", "data", "board"}
+MIDDLE = BASE | {"models", "ssm", "data", "board", "tasks"}
 # What each part may import, beside itself.
 ALLOWED = {
     **dict.fromkeys(BASE, BASE),
     "board": set(),
     "ssm": BASE,
     "data": BASE | {"board"},
+    "tasks": BASE | {"board"},
     "models": BASE | {"ssm"},
     "compat": BASE | {"ssm"},
     "sources": MIDDLE,

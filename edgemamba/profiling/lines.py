@@ -14,8 +14,8 @@ def golden(runs: Sequence[AgentRun]) -> str:
     if not checks:
         return "not checked"
     largest = max((check.mean_abs_diff for check in checks if check.mean_abs_diff is not None), default=0.0)
-    agreement = min(check.mask_agreement for check in checks)
-    return f"ok, mean |difference| {largest:.2g}, equal mask pixels {100 * agreement:.4f} %"
+    worst = min(checks, key=lambda check: check.agreement)
+    return f"ok, mean |difference| {largest:.2g}, {worst.agreement_of} {100 * worst.agreement:.4f} %"
 
 
 def cold_start(report: ProfileReport) -> str:

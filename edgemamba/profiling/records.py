@@ -11,7 +11,7 @@ import math
 import re
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, model_validator
 
 from edgemamba.records import Record, StageRecord
 
@@ -120,7 +120,8 @@ class GoldenCheck(Record):
     ok: bool
     mean_abs_diff: float | None = Field(description="null where a result was not finite")
     max_abs_diff: float | None
-    mask_agreement: float
+    agreement: float = Field(validation_alias=AliasChoices("agreement", "mask_agreement"))
+    agreement_of: str = Field(default="equal mask pixels", description="what the agreement counts")
 
 
 class ProcessSamples(Record):

@@ -247,6 +247,6 @@ def _golden(report: ProfileReport) -> str:
     word = "agree" if all(check.ok for check in checks) else "DISAGREE"
     return (
         f"{word}, {len(checks)} checks before and after measuring; mean |difference| at most "
-        f"{max(differences, default=0.0):.2e}, equal mask pixels at least "
-        f"{100 * min(check.mask_agreement for check in checks):.4f} %"
+        f"{max(differences, default=0.0):.2e}, {checks[0].agreement_of} at least "
+        f"{100 * min(check.agreement for check in checks):.4f} %"
     )

@@ -10,18 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from train.hashing import uniform
 
-from edgemamba.models import SegmentationModel, build
+from edgemamba.models import SegmentationModel, build, build_segmentation
 from edgemamba.models.segformer import SegFormer
 from edgemamba.registry import MODELS
 from edgemamba.ssm import Form, set_form
 from models.golden import check, fill, golden, image, target
 
 # The token flip is a variant of ours: test_ultralbm holds it against its published sibling.
-NAMES = sorted(MODELS.keys() - {"ultralbm-unet-token"})
+# Classifiers have their own document: test_golden_classification.
+NAMES = sorted({name for name, info in MODELS.items() if info.task == "segmentation"} - {"ultralbm-unet-token"})
 
 
 def filled(name: str) -> SegmentationModel:
-    model = build(name).double().eval()
+    model = build_segmentation(name).double().eval()
     fill(model, golden()["models"][name])
     return model
 
@@ -130,9 +131,25 @@ def test_gradients(name: str) -> None:
 
 
 def test_probabilities_are_what_is_exported() -> None:
-    from edgemamba.models import Probability
+    from edgemamba.models import Exported
 
     model = filled("ul-vm-unet")
     x = image(1, 64)
     with torch.no_grad():
-        torch.testing.assert_close(Probability(model)(x), torch.sigmoid(model(x)), rtol=0, atol=0)
+        torch.testing.assert_close(Exported(model, "segmentation")(x), torch.sigmoid(model(x)), rtol=0, atol=0)
+
+
+def test_dilated_convolution_has_the_gradients_of_torch() -> None:
+    from edgemamba.models.dilated import DilatedConv2d
+
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 2, 20, 23), (1, 2, 7, 7), (1,))
+    inputs = [torch.randn(*s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+    expected = torch.nn.functional.conv2d(*inputs, padding=9, dilation=3)
+    found = DilatedConv2d.apply(*inputs, 9, 3)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, inputs, weights), torch.autograd.grad(expected, inputs, weights), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
