@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgemamba.models.dilated import DilatedConv2d
 from edgemamba.ssm import EXPORT_FORMS, Form, FormModule
 
 GROUPS = 4
@@ -201,10 +202,15 @@ class _SpatialAttention(FormModule):
         """See the class."""
         planes = torch.cat([self._mean(x), x.amax(1, keepdim=True)], 1)
         if self.form not in EXPORT_FORMS:
-            return torch.sigmoid(self.shared_conv2d(planes))
+            return torch.sigmoid(self._dilated(planes) if planes.is_cuda else self.shared_conv2d(planes))
         rows = F.conv2d(planes, self._rows, padding=(0, 9), dilation=(1, 3))
         bias = self._convolution().bias
         return torch.sigmoid(F.conv2d(rows, self._column, bias, padding=(9, 0), dilation=(3, 1)))
+
+    def _dilated(self, planes: Tensor) -> Tensor:
+        convolution = self._convolution()
+        y: Tensor = DilatedConv2d.apply(planes, convolution.weight, convolution.bias, 9, 3)
+        return y
 
     def _mean(self, x: Tensor) -> Tensor:
         """Mean over channels, (B, 1, H, W); ONNX Runtime is slow at reducing an outer axis, not at products."""

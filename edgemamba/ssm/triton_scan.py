@@ -252,39 +252,36 @@ def _gradients(
     tl.store(grad_D + into_d, tl.sum(sum_D, axis=2, keep_dims=True), mask=d < channels)
 
 
-class TritonScan(torch.autograd.Function):
-    """``two_pass_scan`` for contiguous float32 tensors of one device; where ``fits`` says so."""
+def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
+    """``two_pass.scan_forward`` for contiguous float32 tensors of one device; where ``fits`` says so."""
+    launch = _Launch(x, A)
+    end, total, start = launch.states(), launch.totals(), launch.states()
+    y = torch.empty_like(x)
+    with torch.cuda.device_of(x):
+        launch.tiles(_chunk_ends, x, dt, A, B, end, total)
+        launch.carry(end, total, A, start, back=False)
+        launch.tiles(_outputs, x, dt, A, B, C, D, start, y)
+    return y, start
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-        launch = _Launch(x, A)
-        end, total, start = launch.states(), launch.totals(), launch.states()
-        y = torch.empty_like(x)
-        with torch.cuda.device_of(x):
-            launch.tiles(_chunk_ends, x, dt, A, B, end, total)
-            launch.carry(end, total, A, start, back=False)
-            launch.tiles(_outputs, x, dt, A, B, C, D, start, y)
-        ctx.save_for_backward(x, dt, A, B, C, D, start)
-        return y
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        x, dt, A, B, C, D, start = ctx.saved_tensors
-        grad_y = grads[0].to(x.dtype).contiguous()
-        launch = _Launch(x, A)
-        end, total, messages = launch.states(), launch.totals(), launch.states()
-        before = x.new_empty(launch.steps, *start.shape)
-        grad_x, grad_dt = torch.empty_like(x), torch.empty_like(x)
-        rows_p, rows_d = launch.grid
-        grad_A, grad_D = x.new_empty(rows_p, *A.shape), x.new_empty(rows_p, *D.shape)
-        grad_B, grad_C = x.new_empty(rows_d, *B.shape), x.new_empty(rows_d, *C.shape)
-        with torch.cuda.device_of(x):
-            launch.tiles(_chunk_messages, grad_y, dt, A, C, end, total)
-            launch.carry(end, total, A, messages, back=True)
-            launch.tiles(_states, x, dt, A, B, start, before)
-            inputs = (x, dt, A, B, C, D, grad_y, before, messages)
-            launch.tiles(_gradients, *inputs, grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D)
-        return grad_x, grad_dt, grad_A.sum(0), _added(grad_B), _added(grad_C), grad_D.sum(0)
+def backward(
+    grad_y: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, start: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """``two_pass.scan_backward``, likewise."""
+    launch = _Launch(x, A)
+    end, total, messages = launch.states(), launch.totals(), launch.states()
+    before = x.new_empty(launch.steps, *start.shape)
+    grad_x, grad_dt = torch.empty_like(x), torch.empty_like(x)
+    rows_p, rows_d = launch.grid
+    grad_A, grad_D = x.new_empty(rows_p, *A.shape), x.new_empty(rows_p, *D.shape)
+    grad_B, grad_C = x.new_empty(rows_d, *B.shape), x.new_empty(rows_d, *C.shape)
+    with torch.cuda.device_of(x):
+        launch.tiles(_chunk_messages, grad_y, dt, A, C, end, total)
+        launch.carry(end, total, A, messages, back=True)
+        launch.tiles(_states, x, dt, A, B, start, before)
+        inputs = (x, dt, A, B, C, D, grad_y, before, messages)
+        launch.tiles(_gradients, *inputs, grad_x, grad_dt, grad_A, grad_B, grad_C, grad_D)
+    return grad_x, grad_dt, grad_A.sum(0), _added(grad_B), _added(grad_C), grad_D.sum(0)
 
 
 def fits(x: Tensor, A: Tensor) -> bool:

@@ -22,6 +22,7 @@ import os
 import shutil
 import sysconfig
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -45,6 +46,7 @@ def triton_lacks(device: str) -> str | None:
     return None if Path(headers, "Python.h").exists() else f"Python's headers ({headers}/Python.h)"
 
 
+@torch.compiler.assume_constant_result
 def backend(device: str | torch.device) -> Literal["triton", "torch"]:
     """What computes the training scan on ``device``: Triton kernels, or tensor operations."""
     return "torch" if triton_lacks(str(device)) else "triton"
@@ -110,67 +112,108 @@ def two_pass_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Ten
     with torch.autocast(x.device.type, enabled=False):
         # Steps are written in place through views, which needs whole rows.
         tensors = [tensor.to(dtype).contiguous() for tensor in (x, dt, A, B, C, D)]
-        if dtype == torch.float32 and backend(x.device) == "triton":
-            from edgemamba.ssm import triton_scan
-
-            if triton_scan.fits(x, A):
-                return triton_scan.TritonScan.apply(*tensors)
-        return _TwoPassScan.apply(*tensors)
+        y, _ = scan_forward(*tensors)
+        return y
 
 
-class _TwoPassScan(torch.autograd.Function):
-    """Saves the inputs and the chunk-start states; recomputes decays and states.
+# One operator for torch.compile and torch.export too: what is inside is not to be traced.
+@torch.library.custom_op("edgemamba::scan_forward", mutates_args=())
+def scan_forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
+    """``two_pass_scan`` of contiguous tensors of one type: y, and the start state of every chunk (D, N, KG)."""
+    kernels = _triton(x, A)
+    return (kernels.forward if kernels else _forward)(x, dt, A, B, C, D)
+
+
+@torch.library.custom_op("edgemamba::scan_backward", mutates_args=())
+def scan_backward(
+    grad_y: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, start: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, dt, A, B, C and D."""
+    kernels = _triton(x, A)
+    return (kernels.backward if kernels else _backward)(grad_y, x, dt, A, B, C, D, start)
+
+
+@scan_forward.register_fake
+def _(x: Tensor, _dt: Tensor, A: Tensor, *_rest: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), x.new_empty(A.shape[0], A.shape[1], x.shape[2] * x.shape[3])
+
+
+@scan_backward.register_fake
+def _(_grad_y: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    return tuple(torch.empty_like(tensor) for tensor in inputs[:6])
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs, output[1])
+
+
+def _gradients(ctx: Any, grad_y: Tensor, _grad_start: Tensor) -> tuple[Tensor, ...]:
+    x, *rest = ctx.saved_tensors
+    found: tuple[Tensor, ...] = scan_backward(grad_y.to(x.dtype).contiguous(), x, *rest)
+    return found
+
+
+scan_forward.register_autograd(_gradients, setup_context=_keep)
+
+
+def _triton(x: Tensor, A: Tensor) -> ModuleType | None:
+    """The Triton kernels, where they can run and take these sizes."""
+    if x.dtype != torch.float32 or backend(x.device) != "triton":
+        return None
+    from edgemamba.ssm import triton_scan
+
+    return triton_scan if triton_scan.fits(x, A) else None
+
+
+def _forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
+    """Tensor operations; what is kept are the chunks' start states, decays and states are recomputed.
 
     Shapes inside: states, decays and their gradients (D, N, KG), a step of x or dt (D, KG), of B or C (N, KG).
     """
+    groups = x.shape[3]
+    u, inputs, outputs, rates = _steps(dt * x), _steps(B), _steps(C), A[:, :, None]
+    decays = [torch.exp_(step[:, None] * rates) for step in _steps(dt)]
+    state = u[0][:, None] * inputs[0]
+    for q in range(1, len(u)):
+        state.mul_(decays[q]).addcmul_(u[q][:, None], inputs[q])
+    start = _carry(state, _chunk_decay(dt, rates), groups)
+    y = D[:, None, None, None] * x
+    state = start.clone()
+    for q, step in enumerate(_steps(y)):
+        state.mul_(decays[q]).addcmul_(u[q][:, None], inputs[q])
+        step.add_((state * outputs[q]).sum(1))
+    return y, start
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-        groups = x.shape[3]
-        u, inputs, outputs, rates = _steps(dt * x), _steps(B), _steps(C), A[:, :, None]
-        decays = [torch.exp_(step[:, None] * rates) for step in _steps(dt)]
-        state = u[0][:, None] * inputs[0]
-        for q in range(1, len(u)):
-            state.mul_(decays[q]).addcmul_(u[q][:, None], inputs[q])
-        start = _carry(state, _chunk_decay(dt, rates), groups)
-        y = D[:, None, None, None] * x
-        state = start.clone()
-        for q, step in enumerate(_steps(y)):
-            state.mul_(decays[q]).addcmul_(u[q][:, None], inputs[q])
-            step.add_((state * outputs[q]).sum(1))
-        ctx.save_for_backward(x, dt, A, B, C, D, start)
-        return y
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        x, dt, A, B, C, D, start = ctx.saved_tensors
-        grad_y = grads[0].to(x.dtype).contiguous()
-        u, gy, inputs, outputs, rates = _steps(dt * x), _steps(grad_y), _steps(B), _steps(C), A[:, :, None]
-        steps = _steps(dt)
-        decays, states = [], [start]
-        for q, step in enumerate(steps):
-            decays.append(torch.exp_(step[:, None] * rates))
-            states.append((decays[q] * states[q]).addcmul_(u[q][:, None], inputs[q]))
-        # What step q hands back to the step before it is a[q] * (C[q] gy[q] + what it got itself).
-        message = torch.zeros_like(start)
-        for q in reversed(range(len(steps))):
-            message.addcmul_(gy[q][:, None], outputs[q]).mul_(decays[q])
-        message = _carry(message.flip(-1), _chunk_decay(dt, rates).flip(-1), x.shape[3]).flip(-1)
-        grad_u, grad_dt, grad_B, grad_C = (torch.empty_like(tensor) for tensor in (x, x, B, C))
-        grad_A = torch.zeros_like(A)
-        into_u, into_dt, into_B, into_C = (_steps(tensor) for tensor in (grad_u, grad_dt, grad_B, grad_C))
-        for q in reversed(range(len(steps))):
-            grad_state = message.addcmul_(gy[q][:, None], outputs[q])
-            torch.sum(grad_state * inputs[q], 1, out=into_u[q])
-            torch.sum(grad_state * u[q][:, None], 0, out=into_B[q])
-            torch.sum(states[q + 1] * gy[q][:, None], 0, out=into_C[q])
-            message = grad_state.mul_(decays[q])
-            grad_exponent = message * states[q]
-            torch.sum(grad_exponent * rates, 1, out=into_dt[q])
-            grad_A += torch.bmm(grad_exponent, steps[q][:, :, None]).squeeze(-1)
-        grad_dt.addcmul_(grad_u, x)
-        grad_x = (D[:, None, None, None] * grad_y).addcmul_(grad_u, dt)
-        return grad_x, grad_dt, grad_A, grad_B, grad_C, (grad_y * x).sum((1, 2, 3))
+def _backward(
+    grad_y: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, start: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    u, gy, inputs, outputs, rates = _steps(dt * x), _steps(grad_y), _steps(B), _steps(C), A[:, :, None]
+    steps = _steps(dt)
+    decays, states = [], [start]
+    for q, step in enumerate(steps):
+        decays.append(torch.exp_(step[:, None] * rates))
+        states.append((decays[q] * states[q]).addcmul_(u[q][:, None], inputs[q]))
+    # What step q hands back to the step before it is a[q] * (C[q] gy[q] + what it got itself).
+    message = torch.zeros_like(start)
+    for q in reversed(range(len(steps))):
+        message.addcmul_(gy[q][:, None], outputs[q]).mul_(decays[q])
+    message = _carry(message.flip(-1), _chunk_decay(dt, rates).flip(-1), x.shape[3]).flip(-1)
+    grad_u, grad_dt, grad_B, grad_C = (torch.empty_like(tensor) for tensor in (x, x, B, C))
+    grad_A = torch.zeros_like(A)
+    into_u, into_dt, into_B, into_C = (_steps(tensor) for tensor in (grad_u, grad_dt, grad_B, grad_C))
+    for q in reversed(range(len(steps))):
+        grad_state = message.addcmul_(gy[q][:, None], outputs[q])
+        torch.sum(grad_state * inputs[q], 1, out=into_u[q])
+        torch.sum(grad_state * u[q][:, None], 0, out=into_B[q])
+        torch.sum(states[q + 1] * gy[q][:, None], 0, out=into_C[q])
+        message = grad_state.mul_(decays[q])
+        grad_exponent = message * states[q]
+        torch.sum(grad_exponent * rates, 1, out=into_dt[q])
+        grad_A += torch.bmm(grad_exponent, steps[q][:, :, None]).squeeze(-1)
+    grad_dt.addcmul_(grad_u, x)
+    grad_x = (D[:, None, None, None] * grad_y).addcmul_(grad_u, dt)
+    return grad_x, grad_dt, grad_A, grad_B, grad_C, (grad_y * x).sum((1, 2, 3))
 
 
 def _steps(x: Tensor) -> tuple[Tensor, ...]:

@@ -77,7 +77,7 @@ class Augmenter:
             align_corners=False,
         )
         target = (warped[:, 3:] > 127.5).float()
-        return self._intensity(warped[:, :3] * (1 / 255)), target
+        return self._holes(self._blur(self._intensity(warped[:, :3] * (1 / 255)))), target
 
     def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self.generator, device=self.device)
@@ -108,8 +108,18 @@ class Augmenter:
         # Pixels are square, the coordinates of a wide image are not: a turn goes through pixel units.
         height, width = self.base.shape[1:]
         across, down = height / width, width / height
+        slant = -sin
+        if s.shear:
+            slant = affine * (self._uniform(count) * 2 - 1) * s.shear * cos - sin
         matrix = torch.stack(
-            [flip[0] * cos, -flip[0] * sin * across, shift[0], flip[1] * sin * down, flip[1] * cos, shift[1]],
+            [
+                flip[0] * cos,
+                flip[0] * slant * across,
+                shift[0],
+                flip[1] * sin * down,
+                flip[1] * cos,
+                shift[1],
+            ],
             -1,
         ).view(count, 2, 3)
         grid = (matrix @ self.base.flatten(1)).view(count, 2, height, width)
@@ -127,7 +137,32 @@ class Augmenter:
         # One field of noise serves the few slices of a batch that get any: an eighth of the random numbers.
         amount = self._chosen(count, s.noise).view(count, 1, 1, 1) * s.noise_std
         field = self._normal(1, channels, height, width)
+        if s.bias_field:
+            strength = self._chosen(count, s.bias_field).view(count, 1, 1, 1) * s.bias_field_std
+            points = self._normal(count, 1, _CONTROL_POINTS, _CONTROL_POINTS) * strength
+            gain = gain * torch.exp(self.rows @ points @ self.columns.T)
         return torch.addcmul(torch.addcmul(bias, image.pow(gamma), gain), field, amount)
+
+    def _blur(self, image: Tensor) -> Tensor:
+        if not self.settings.blur:
+            return image
+        count = image.shape[0]
+        amount = self._chosen(count, self.settings.blur) * (self._uniform(count) * 1.7 - 0.7)
+        smooth = F.avg_pool2d(image, 3, stride=1, padding=1, count_include_pad=False)
+        return torch.lerp(image, smooth, amount.view(count, 1, 1, 1))
+
+    def _holes(self, image: Tensor) -> Tensor:
+        if not self.settings.holes:
+            return image
+        count = image.shape[0]
+        chosen = self._chosen(count, self.settings.holes)
+        for _ in range(2):
+            centre = self._uniform(2, count, 1) * 2 - 1
+            half = self._uniform(2, count, 1) * self.settings.hole_size * chosen[:, None]
+            row = ((self.base[1, :, 0] - centre[0]).abs() < half[0]).float()
+            column = ((self.base[0, 0] - centre[1]).abs() < half[1]).float()
+            image = image * (1 - row[:, None, :, None] * column[:, None, None, :])
+        return image
 
 
 def _spline(length: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from edgemamba.errors import InputError, UsageError
 from edgemamba.records import RunRecord, load_record
 from edgemamba.registry import model_info
 from edgemamba.sources import RECORD, newest_run
-from edgemamba.train.recipes import Init, check_name, default_batch, default_init
+from edgemamba.train.recipes import Checkpoint, Init, check_name, default_batch, default_init
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,9 @@ class TrainConfig:
         device: cpu or cuda.
         amp: bfloat16 autocast, CUDA only; the scan and the loss stay float32.
         threads: CPU threads; 0 leaves torch's own choice.
+        teachers: run folders whose probabilities soften the masks, for the recipe distill.
+        checkpoint: which epoch is the result, best or last; None takes the recipe's.
+        compile: torch.compile fuses the step, CUDA only.
         resume: go on with the run at ``out``.
         force: replace the run at ``out``.
     """
@@ -55,6 +58,9 @@ class TrainConfig:
     amp: bool
     threads: int
     weights: Path | None = None
+    teachers: tuple[Path, ...] = ()
+    checkpoint: Checkpoint | None = None
+    compile: bool = False
     resume: bool = False
     force: bool = False
 
@@ -77,6 +83,9 @@ class TrainConfig:
         amp: bool = False,
         threads: int = 0,
         weights: Path | None = None,
+        teachers: Sequence[Path] = (),
+        checkpoint: Checkpoint | None = None,
+        compile: bool = False,
         out: Path | None = None,
         resume: bool = False,
         force: bool = False,
@@ -91,14 +100,18 @@ class TrainConfig:
         info = model_info(model)
         check_name(recipe)
         recipe = _with_weights(recipe, weights, resume)
+        recipe = _with_teachers(recipe, teachers)
         phantoms = data == "phantoms"
         if size is None:
             size = 128 if phantoms else 256
         height, width = (size, size) if isinstance(size, int) else size
         info.check_size(height, width)
         chosen = resolve_device(device)
-        if amp and chosen != "cuda":
-            raise UsageError("--amp needs a CUDA device; this run is on the CPU", hint="drop --amp")
+        for option, asked in (("amp", amp), ("compile", compile)):
+            if asked and chosen != "cuda":
+                raise UsageError(f"--{option} needs a CUDA device; this run is on the CPU", hint=f"drop --{option}")
+        if checkpoint not in (None, "best", "last"):
+            raise UsageError(f"--checkpoint is {checkpoint}; it is best or last")
         if resume and force:
             raise UsageError("--resume and --force exclude each other", hint="give one of them")
         config = cls(
@@ -118,6 +131,9 @@ class TrainConfig:
             amp=amp,
             threads=threads,
             weights=weights,
+            teachers=tuple(teachers),
+            checkpoint=checkpoint,
+            compile=compile,
             resume=resume,
             force=force,
         )
@@ -143,6 +159,15 @@ def _with_weights(recipe: str, weights: Path | None, resume: bool) -> str:
     if recipe == "paper":
         raise UsageError("the paper's recipe starts from nothing", hint="drop --weights")
     return "finetune"
+
+
+def _with_teachers(recipe: str, teachers: Sequence[Path]) -> str:
+    """The recipe that goes with teachers: they turn the default into distill."""
+    if not teachers and recipe == "distill":
+        raise UsageError("the recipe distill learns from trained runs", hint="--teacher RUN, once or more")
+    if teachers and recipe not in ("default", "distill"):
+        raise UsageError(f"the recipe {recipe} has no teachers", hint="drop --teacher, or take --recipe distill")
+    return "distill" if teachers else recipe
 
 
 def _default_out(model: str) -> Path:
@@ -179,6 +204,9 @@ def resume_config(out: Path | None = None) -> TrainConfig:
         device=device,
         amp=amp,
         threads=threads,
+        teachers=[Path(one["run"]) for one in environment.get("teachers", [])],
+        checkpoint=record.settings.get("checkpoint"),
+        compile=environment.get("compile", False),
         out=out,
         resume=True,
     )

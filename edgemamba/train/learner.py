@@ -14,9 +14,13 @@ from edgemamba.train.losses import Supervision
 from edgemamba.train.recipes import Recipe
 
 
-def memory_format(device: torch.device) -> torch.memory_format:
-    """Layout of images and convolutions: channels last is a sixth faster on a CPU, no faster on a GPU."""
-    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
+def memory_format(device: torch.device, *, amp: bool) -> torch.memory_format:
+    """Layout of images and convolutions.
+
+    Channels last is a sixth faster on a CPU; on a GPU tensor cores want it for bfloat16 (U-Net on an H100: 2.2 times
+    as fast), and narrow float32 networks gain nothing.
+    """
+    return torch.channels_last if device.type == "cpu" or amp else torch.contiguous_format
 
 
 class Learner:
@@ -27,17 +31,20 @@ class Learner:
     Args:
         model: the network, on its device.
         recipe: how to train.
+        amp: the forward pass runs in bfloat16.
 
     Attributes:
+        layout: of images and convolutions.
         average: the network with the averaged weights, in evaluation mode: what is validated and kept.
         lr: learning rate, a scalar tensor.
         average_weight: share of the new weights in the next average, a scalar tensor.
     """
 
-    def __init__(self, model: SegmentationModel, recipe: Recipe) -> None:
+    def __init__(self, model: SegmentationModel, recipe: Recipe, *, amp: bool = False) -> None:
         device = next(model.parameters()).device
+        self.layout = memory_format(device, amp=amp)
         # torch's stubs do not know this argument of Module.to.
-        self.model: SegmentationModel = model.to(memory_format=memory_format(device))  # type: ignore[call-overload]
+        self.model: SegmentationModel = model.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.recipe = recipe
         self.supervision: Supervision | None = None
         if recipe.deep_supervision > 0:

@@ -45,7 +45,7 @@ def train(config: TrainConfig, console: Console) -> RunRecord:
         if earlier.state == "finished" and not differences(config, earlier):
             console.line(f"{config.out} is finished: {earlier.epochs_done} epochs")
             return earlier
-    with _threads(config.threads), _sigterm_interrupts(), _gpu_memory(config):
+    with _threads(config.threads), _sigterm_interrupts(), _gpu_memory(config), _fast_gpu(config):
         run = Run(config, console)
         try:
             run.epochs()
@@ -78,6 +78,22 @@ def _gpu_memory(config: TrainConfig) -> Iterator[None]:
             f"the GPU has too little memory for {config.batch} slices of {height}x{width} a step",
             hint=f"--batch {max(1, config.batch // 2)}, or a smaller --size",
         ) from None
+
+
+@contextlib.contextmanager
+def _fast_gpu(config: TrainConfig) -> Iterator[None]:
+    """On CUDA: products in TF32, and cuDNN measures which convolution is fastest for the one shape there is."""
+    if config.device != "cuda":
+        yield
+        return
+    precision, benchmark = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 @contextlib.contextmanager

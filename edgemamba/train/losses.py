@@ -46,9 +46,22 @@ def bce(logits: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target)
 
 
+def bce_soft_dice(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean binary cross entropy plus a Dice loss pooled over the batch with squares below the line.
+
+    Of a soft target the usual Dice is best met by a hard mask, this one by the target itself (Milletari et al.,
+    "V-Net", equation 2).
+    """
+    probability = torch.sigmoid(logits)
+    overlap = (probability * target).sum()
+    dice = (2 * overlap + 1) / (probability.square().sum() + target.square().sum() + 1)
+    return F.binary_cross_entropy_with_logits(logits, target) + 1 - dice
+
+
 LOSSES: Mapping[str, PixelLoss] = {
     "bce": bce,
     "bce+batch-dice": bce_batch_dice,
+    "bce+soft-dice": bce_soft_dice,
     "bce-dice": bce_dice,
     "batch-dice": batch_dice_100,
 }

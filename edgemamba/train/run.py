@@ -22,6 +22,7 @@ from edgemamba.ssm.two_pass import triton_lacks
 from edgemamba.train import plots
 from edgemamba.train.augment import pack
 from edgemamba.train.config import TrainConfig, differences
+from edgemamba.train.distill import open_teachers
 from edgemamba.train.environment import peak_memory_bytes
 from edgemamba.train.history import Row, best
 from edgemamba.train.learner import Learner
@@ -71,7 +72,13 @@ class Run:
         if self.batch < config.batch:
             console.warn(f"the training part has {len(self.tumour)} slices, fewer than a batch of {config.batch}")
         self.steps = steps_per_epoch(len(self.tumour), self.batch)
-        self.recipe = resolve(config.recipe, self.info, batch=self.batch, steps=self.steps * config.epochs)
+        self.recipe = resolve(
+            config.recipe,
+            self.info,
+            batch=self.batch,
+            steps=self.steps * config.epochs,
+            checkpoint=config.checkpoint,
+        )
         self.train_set, self.val_set = (pack(part.images, part.masks).to(self.device) for part in (train, val))
         self.folder = RunFolder(config, self.recipe, data, _now())
         self._build()
@@ -91,9 +98,22 @@ class Run:
             if config.weights is not None:
                 load_weights(config.weights, model)
             model = model.to(self.device)
-            self.learner = Learner(model, self.recipe)
+            self.learner = Learner(model, self.recipe, amp=config.amp)
         self.best_model = copy.deepcopy(self.learner.average)
-        self.step = TrainStep(self.learner, self.train_set, batch=self.batch, steps=self.steps, amp=config.amp)
+        teachers = None
+        if config.teachers:
+            teachers, self.folder.environment["teachers"] = open_teachers(
+                config.teachers, self.folder.data, self.recipe.distillation, self.device, amp=config.amp
+            )
+        self.step = TrainStep(
+            self.learner,
+            self.train_set,
+            batch=self.batch,
+            steps=self.steps,
+            amp=config.amp,
+            teachers=teachers,
+            compile=config.compile,
+        )
         if config.device == "cuda":
             lacking = triton_lacks(config.device)
             if lacking:
@@ -203,7 +223,9 @@ class Run:
         )
 
     def _validate(self, model: torch.nn.Module) -> Validation:
-        return validate(model, self.val_set, LOSSES[self.recipe.loss], _VALIDATION_BATCH[self.config.device])
+        return validate(
+            model, self.val_set, LOSSES[self.recipe.loss], _VALIDATION_BATCH[self.config.device], self.learner.layout
+        )
 
     def _tell(self, row: Row) -> None:
         trained, found = ("-" if dice is None else f"{dice:.4f}" for dice in (row.train_dice, row.val_dice_pooled))

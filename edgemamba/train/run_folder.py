@@ -106,6 +106,7 @@ class RunFolder:
         self.environment: dict[str, Any] = {
             **environment(config.device),
             "amp": config.amp,
+            "compile": config.compile,
             "threads_asked": config.threads,
             "repeatable": "bit by bit" if config.device == "cpu" else "statistically",
             **({} if config.weights is None else {STARTED_FROM: sha256_file(config.weights)}),

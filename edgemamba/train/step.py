@@ -13,7 +13,8 @@ from torch import Tensor
 
 from edgemamba.console import Console
 from edgemamba.train.augment import Augmenter, unpack
-from edgemamba.train.learner import Learner, memory_format
+from edgemamba.train.distill import Teachers
+from edgemamba.train.learner import Learner
 from edgemamba.train.losses import LOSSES
 
 _WARM_UP_STEPS = 3
@@ -28,14 +29,28 @@ class TrainStep:
         batch: slices a step.
         steps: steps an epoch.
         amp: bfloat16 autocast around the forward pass.
+        teachers: soften the target; None leaves the mask.
+        compile: let torch.compile fuse the forward and backward pass.
     """
 
-    def __init__(self, learner: Learner, packed: Tensor, *, batch: int, steps: int, amp: bool) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        packed: Tensor,
+        *,
+        batch: int,
+        steps: int,
+        amp: bool,
+        teachers: Teachers | None = None,
+        compile: bool = False,
+    ) -> None:
         device = packed.device
         self.learner = learner
         self.packed = packed
         self.amp = amp
+        self.teachers = teachers
         self.loss = LOSSES[learner.recipe.loss]
+        self._judge = torch.compile(self._losses, dynamic=False) if compile else self._losses
         self._new_augmenter()
         self.indices = torch.zeros(batch, dtype=torch.int64, device=device)
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
@@ -53,22 +68,29 @@ class TrainStep:
         learner = self.learner
         drawn = self.packed.index_select(0, self.indices)
         images, target = self.augmenter(drawn) if self.augmenter else unpack(drawn)
-        images = images.contiguous(memory_format=memory_format(images.device))
+        images = images.contiguous(memory_format=learner.layout)
+        learned = target if self.teachers is None else self.teachers.soften(images, target)
         learner.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16) if self.amp else contextlib.nullcontext():
-            if learner.supervision is None:
-                logits, total = learner.model(images).float(), None
-            else:
-                logits, maps = learner.model.forward_features(images)
-                logits, total = logits.float(), learner.supervision(maps, target, self.loss)
-        loss = self.loss(logits, target)
-        total = loss if total is None else loss + total
+        total, loss, logits = self._judge(images, learned)
         total.backward()
         if learner.recipe.clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(learner.parameters.values(), learner.recipe.clip_norm)
         learner.optimizer.step()
         learner.update_average()
         self._note(loss.detach(), logits.detach(), target)
+
+    def _losses(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is minimised, the part of it that the network's own output has, and its logits."""
+        learner = self.learner
+        with torch.autocast("cuda", torch.bfloat16) if self.amp else contextlib.nullcontext():
+            if learner.supervision is None:
+                logits = learner.model(images).float()
+                loss = self.loss(logits, target)
+                return loss, loss, logits
+            logits, maps = learner.model.forward_features(images)
+            logits, aided = logits.float(), learner.supervision(maps, target, self.loss)
+        loss = self.loss(logits, target)
+        return loss + aided, loss, logits
 
     @torch.no_grad()
     def _note(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:

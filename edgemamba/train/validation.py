@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from edgemamba.train.augment import unpack
-from edgemamba.train.learner import memory_format
 from edgemamba.train.losses import PixelLoss
 
 
@@ -34,7 +33,7 @@ class Validation:
 
 
 @torch.inference_mode()
-def validate(model: nn.Module, packed: Tensor, loss: PixelLoss, batch: int) -> Validation:
+def validate(model: nn.Module, packed: Tensor, loss: PixelLoss, batch: int, layout: torch.memory_format) -> Validation:
     """Run ``model`` (evaluation mode) over every slice.
 
     Args:
@@ -42,11 +41,12 @@ def validate(model: nn.Module, packed: Tensor, loss: PixelLoss, batch: int) -> V
         packed: uint8 (N, 4, H, W) on the model's device, see ``augment.pack``.
         loss: the loss to report.
         batch: slices a forward pass.
+        layout: of the images.
     """
     losses, overlaps, predictions, truths = [], [], [], []
     for part in packed.split(batch):
         images, target = unpack(part)
-        logits = model(images.contiguous(memory_format=memory_format(images.device)))
+        logits = model(images.contiguous(memory_format=layout))
         predicted, truth = (logits >= 0).flatten(1), (target >= 0.5).flatten(1)
         losses.append(loss(logits, target) * len(part))
         overlaps.append((predicted & truth).sum(1))

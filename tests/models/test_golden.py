@@ -137,3 +137,19 @@ def test_probabilities_are_what_is_exported() -> None:
     x = image(1, 64)
     with torch.no_grad():
         torch.testing.assert_close(Exported(model, "segmentation")(x), torch.sigmoid(model(x)), rtol=0, atol=0)
+
+
+def test_dilated_convolution_has_the_gradients_of_torch() -> None:
+    from edgemamba.models.dilated import DilatedConv2d
+
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 2, 20, 23), (1, 2, 7, 7), (1,))
+    inputs = [torch.randn(*s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+    expected = torch.nn.functional.conv2d(*inputs, padding=9, dilation=3)
+    found = DilatedConv2d.apply(*inputs, 9, 3)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, inputs, weights), torch.autograd.grad(expected, inputs, weights), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)

@@ -4,6 +4,7 @@ The interpreter of Triton 3.6 and older needs numpy older than 2.4.
 """
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are defined
 pytest.importorskip("triton", reason="only torch's CUDA builds bring Triton; there is nothing to run here")
 
+from edgemamba.ssm import triton_scan  # noqa: E402
 from edgemamba.ssm.reference import selective_scan  # noqa: E402
-from edgemamba.ssm.triton_scan import TritonScan, fits  # noqa: E402
 from edgemamba.ssm.two_pass import from_scan_order, to_scan_order  # noqa: E402
 
 
@@ -30,12 +31,26 @@ def _inputs(length: int, d_inner: int, d_state: int, groups: int) -> list[torch.
     return [x, dt, -torch.exp(normal(d_inner, d_state)), B, C, normal(d_inner)]
 
 
+class _Kernels(torch.autograd.Function):
+    """The kernels alone: ``two_pass_scan`` takes them on CUDA only, not in the interpreter."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: torch.Tensor) -> torch.Tensor:
+        y, start = triton_scan.forward(*inputs)
+        ctx.save_for_backward(*inputs, start)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return triton_scan.backward(grads[0].contiguous(), *ctx.saved_tensors)
+
+
 def _triton(inputs: list[torch.Tensor], chunk: int) -> torch.Tensor:
     x, dt, A, B, C, D = (tensor.to(DEVICE, torch.float32) for tensor in inputs)
     length = x.shape[2]
     x, dt, B, C = (to_scan_order(tensor, chunk).contiguous() for tensor in (x, dt, B, C))
-    assert fits(x, A)
-    return from_scan_order(TritonScan.apply(x, dt, A, B, C, D), length).cpu().double()
+    assert triton_scan.fits(x, A)
+    return from_scan_order(_Kernels.apply(x, dt, A, B, C, D), length).cpu().double()
 
 
 @pytest.mark.parametrize(
@@ -77,6 +92,6 @@ def test_repeats_bit_for_bit() -> None:
 
 def test_limits() -> None:
     A = torch.empty(12, 16, device="meta")
-    assert fits(torch.empty(12, 32, 32, 1024, device="meta"), A)
-    assert not fits(torch.empty(12, 32, 32, 16384, device="meta"), A)
-    assert not fits(torch.empty(12, 1, 1, 1, device="meta"), torch.empty(12, 257, device="meta"))
+    assert triton_scan.fits(torch.empty(12, 32, 32, 1024, device="meta"), A)
+    assert not triton_scan.fits(torch.empty(12, 32, 32, 16384, device="meta"), A)
+    assert not triton_scan.fits(torch.empty(12, 1, 1, 1, device="meta"), torch.empty(12, 257, device="meta"))
