@@ -65,7 +65,7 @@ class Run:
                 )
         train, val = (load_arrays(dataset, part, config.size, console) for part in (split.train, split.val))
         self.val_samples = val.samples
-        self.tumour = np.any(train.masks, axis=(1, 2))
+        self.tumour = np.any(train.truths, axis=(1, 2))
         if not self.tumour.any():
             raise InputError(f"no mask in the training part of {config.data} marks anything", hint="check the masks")
         self.batch = min(config.batch, len(self.tumour))
@@ -79,7 +79,7 @@ class Run:
             steps=self.steps * config.epochs,
             checkpoint=config.checkpoint,
         )
-        self.train_set, self.val_set = (pack(part.images, part.masks).to(self.device) for part in (train, val))
+        self.train_set, self.val_set = (pack(part.images, part.truths).to(self.device) for part in (train, val))
         self.folder = RunFolder(config, self.recipe, data, _now())
         self._build()
         self.rows: list[Row] = []
