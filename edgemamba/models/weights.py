@@ -45,7 +45,7 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, str]:
     Raises:
         InputError: missing, not safetensors, damaged, not finite, or the weights of another network.
     """
-    tensors, metadata = _read(path)
+    tensors, metadata = read_weights(path)
     _check_fit(path, {name: tuple(t.shape) for name, t in tensors.items()}, model)
     # Networks that differ in their forward pass alone have equal shapes.
     said, info = metadata.get("model"), getattr(model, "info", None)
@@ -77,7 +77,12 @@ def build_trained(name: str, path: Path, classes: int | None = None) -> Network:
     return model.eval()
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        InputError: missing, a pickle, not safetensors, or cut off.
+    """
     if not path.is_file():
         raise InputError(f"{path} does not exist or is not a file", hint="name a .safetensors file")
     try:
@@ -87,7 +92,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if _looks_pickled(path):
             raise InputError(
                 f"{path} is a PyTorch pickle, which can run code when it is loaded and is never opened here",
-                hint="convert it to safetensors where you trust it: safetensors.torch.save_file(state_dict, path)",
+                hint=f"edgemamba convert-weights {path} makes safetensors of it without running any code of it",
             ) from None
         raise InputError(f"{path} is not a whole safetensors file: {error}", hint="copy or train it again") from None
 
