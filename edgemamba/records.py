@@ -66,6 +66,27 @@ class RunRecord(Record):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+class ImportRecord(Record):
+    """``RUN/import.json``: a network trained elsewhere. How and on which data is not known, and is not made up."""
+
+    schema_: Literal["edgemamba.import/1"] = Field(default="edgemamba.import/1", alias="schema")
+    edgemamba: str
+    commit: str | None = None
+    created: str = Field(description="UTC, ISO 8601")
+    model: str
+    parameters: int
+    size: tuple[int, int] = Field(description="input height and width of exports, pixels; chosen at the import")
+    channel_order: Literal["RGB", "BGR"] = Field(
+        description="that the network was trained on; BGR has been turned in the first convolution"
+    )
+    file: str = Field(description="name of the published file, without its folder")
+    file_sha256: str
+    changes: dict[str, Any] = Field(description="what was dropped or renamed on the way to the network's tensors")
+    weights: dict[str, str] = Field(description="file below the folder: SHA-256")
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
 class FileEntry(Record):
     """One file of a Bundle; ``path`` is relative and POSIX."""
 
