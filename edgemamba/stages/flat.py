@@ -12,7 +12,8 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgemamba.errors import Unsupported
-from edgemamba.stages.capture import first_line, place_of
+from edgemamba.models.located import summary
+from edgemamba.stages.capture import place_of
 from edgemamba.stages.instead import INSTEAD
 
 # Ends a scope's name.
@@ -121,7 +122,7 @@ def _run(node: Node, value_of: Callable[[Node], Any]) -> Any:
         return target(*_map(node.args, value_of), **_map(node.kwargs, value_of))  # type: ignore[operator]
     except (RuntimeError, NotImplementedError) as error:
         raise Unsupported(
-            f"{node.target} in {place_of(node)} cannot be exported: {first_line(error)}",
+            f"{node.target} in {place_of(node)} cannot be exported: {summary(error)}",
             hint="write the layer with operations that have an ONNX counterpart",
         ) from error
 
