@@ -71,6 +71,12 @@ class Flat(nn.Module):
         owner.register_buffer(leaf, value.contiguous())
         self._paths[node] = path
 
+    def place_of_operator(self, message: str) -> str:
+        """The operator that an exporter's message names, and the module that holds the first of its kind."""
+        named = re.search(r"aten::(\w+)", message)
+        nodes = [node for node in self._work if named and str(node.target).startswith(f"aten.{named[1]}.")]
+        return f"{nodes[0].target} in {place_of(nodes[0])}" if nodes else "the network"
+
     def forward(self, image: Tensor) -> Any:
         """The network's output."""
         values: dict[Node, Any] = {**self._loose, self._source: image} if self._source else {**self._loose}
