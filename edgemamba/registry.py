@@ -191,6 +191,21 @@ MODELS: dict[str, ModelInfo] = {
             "segmentation",
             "UltraLBM-UNet, half as wide",
         ),
+        ModelInfo(
+            "edge-unet",
+            "edgemamba.models.edge_unet:EdgeUNet",
+            {
+                "channels": [16, 24, 32, 64],
+                "local": [2, 2, 1, 0],
+                "local_up": [2, 1, 1],
+                "scans": [0, 0, 0, 2],
+                "kernels": [5, 5, 7, 5],
+            },
+            49_083,
+            16,
+            "segmentation",
+            "edgemamba's own: local blocks, scans in four directions",
+        ),
     )
 }
 

@@ -103,7 +103,7 @@ class Run:
         teachers = None
         if config.teachers:
             teachers, self.folder.environment["teachers"] = open_teachers(
-                config.teachers, self.folder.data, self.recipe.distillation, self.device, amp=config.amp
+                config.teachers, self.folder.data, self.recipe.distillation, self.device
             )
         self.step = TrainStep(
             self.learner,

@@ -29,6 +29,7 @@ GFLOP = {
     "ultralbm-unet-token": 0.1225,
     "ultralbm-unet-t": 0.0390,
     "segformer": 9.90,
+    "edge-unet": 0.3816,
 }
 
 
