@@ -4,7 +4,7 @@ Who may import whom; a module imports only from its own row's left and from the 
 
     cli, __main__                                 bench (imports anything, nothing imports it)
     demo, doctor
-    bundle < stages, evaluation < profiling       train
+    bundle < stages, evaluation < profiling       train       importing
     report                                        what profiling recorded, as a page; of profiling only
                                                   its records, stats and pictures
     sources                                       trained weights with the record of their run

@@ -25,9 +25,9 @@ class Record(BaseModel):
 class DataRef(Record):
     """Which data, exactly: enough to open the same set and the same split again."""
 
-    name: str = Field(description="phantoms, lgg or folder")
+    name: str = Field(description="key of the table of data sets")
     root: str | None = Field(default=None, description="local path; never shipped")
-    split: str = Field(description="image, patient or fold:K")
+    split: str = Field(description="image, patient, official or fold:K")
     fingerprint: str = Field(description="SHA-256 over sorted sample ids and their content hashes")
     options: dict[str, Any] = Field(
         default_factory=dict, description="what open_dataset was given besides name and root"
@@ -62,6 +62,27 @@ class RunRecord(Record):
     labels: list[str] = Field(default_factory=list, description="names of a classifier's classes, in their order")
     metrics: dict[str, Any] = Field(default_factory=dict, description="what evaluate has added")
     weights: dict[str, str] = Field(default_factory=dict, description="file below the run folder: SHA-256")
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class ImportRecord(Record):
+    """``RUN/import.json``: a network trained elsewhere. How and on which data is not known, and is not made up."""
+
+    schema_: Literal["edgemamba.import/1"] = Field(default="edgemamba.import/1", alias="schema")
+    edgemamba: str
+    commit: str | None = None
+    created: str = Field(description="UTC, ISO 8601")
+    model: str
+    parameters: int
+    size: tuple[int, int] = Field(description="input height and width of exports, pixels; chosen at the import")
+    channel_order: Literal["RGB", "BGR"] = Field(
+        description="that the network was trained on; BGR has been turned in the first convolution"
+    )
+    file: str = Field(description="name of the published file, without its folder")
+    file_sha256: str
+    changes: dict[str, Any] = Field(description="what was dropped or renamed on the way to the network's tensors")
+    weights: dict[str, str] = Field(description="file below the folder: SHA-256")
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 

@@ -64,6 +64,7 @@ class ModelInfo:
 
 
 _UL = "edgemamba.models.ul_vm_unet:ULVMUNet"
+RESNET_SEG = "edgemamba.models.resnet_seg:ResNetSeg"
 _NARROW = [8, 16, 24, 32, 48, 64]
 _SHALLOW = [16, 32, 64, 128, 256]
 _WIDE = [16, 32, 64, 128, 256, 512]
@@ -158,7 +159,7 @@ MODELS: dict[str, ModelInfo] = {
         ),
         ModelInfo(
             "resnet18-seg",
-            "edgemamba.models.resnet_seg:ResNetSeg",
+            RESNET_SEG,
             {"blocks": [2, 2, 2, 2], "bottleneck": False},
             13_930_497,
             32,
@@ -168,7 +169,7 @@ MODELS: dict[str, ModelInfo] = {
         ),
         ModelInfo(
             "resnet50-seg",
-            "edgemamba.models.resnet_seg:ResNetSeg",
+            RESNET_SEG,
             {"blocks": [3, 4, 6, 3], "bottleneck": True},
             42_909_633,
             32,

@@ -1,7 +1,7 @@
 """Trained weights with the record of the run that made them: what is evaluated, exported and measured against.
 
-A source is a RUN folder (``run.json`` and ``weights/``) or the name of packaged weights
-(``export/weights/NAME/{model.safetensors,run.json,MODEL_CARD.md}``).
+A source is a RUN folder (``run.json`` and ``weights/``), the folder of an import (``import.json`` and ``weights/``) or
+the name of packaged weights (``export/weights/NAME/{model.safetensors,run.json,MODEL_CARD.md}``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from edgemamba.errors import InputError, UsageError, did_you_mean, require
 from edgemamba.files import sha256_file
 from edgemamba.presets import data_root
-from edgemamba.records import DataRef, RunRecord, load_record
+from edgemamba.records import DataRef, ImportRecord, RunRecord, load_record
 from edgemamba.registry import ModelInfo, model_info
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 
 RECORD = "run.json"
+IMPORT_RECORD = "import.json"
+IMPORTED = "weights/imported.safetensors"
 
 
 class Source(abc.ABC):
@@ -148,6 +150,59 @@ class TrainedSource(Source):
 
 
 @dataclasses.dataclass(frozen=True)
+class ImportedSource(Source):
+    """Weights that were trained and published elsewhere, as ``edgemamba import-weights`` keeps them.
+
+    Attributes:
+        weights: safetensors file.
+        record: where they are from.
+        folder: holds import.json.
+    """
+
+    name: str
+    info: ModelInfo
+    weights: Path
+    weights_sha256: str
+    size: tuple[int, int]
+    record: ImportRecord
+    folder: Path
+    channels: int = 3
+    images: Path | None = None
+
+    @property
+    def data(self) -> None:
+        """Not known."""
+        return
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Nothing was measured here."""
+        return {}
+
+    @property
+    def labels(self) -> list[str]:
+        """Not known."""
+        return []
+
+    def document(self) -> dict[str, Any]:
+        """Name, hash of the weights, and what the import's record says, without paths."""
+        kept = {"edgemamba", "commit", "created", "channel_order", "file", "file_sha256", "changes"}
+        told = self.record.model_dump(mode="json", include=kept)
+        return {"name": self.name, "weights_sha256": self.weights_sha256, "import": told}
+
+    def build(self) -> Network:
+        """The network with its weights: float32, evaluation mode, on the CPU; gives logits.
+
+        Raises:
+            InputError: the file is not safetensors, or not of this model.
+        """
+        require("torch", "train")
+        from edgemamba.models.weights import build_trained
+
+        return build_trained(self.model, self.weights)
+
+
+@dataclasses.dataclass(frozen=True)
 class ModuleSource(Source):
     """Another project's network: one image-like input, one output of any static shape, no data that is known.
 
@@ -239,34 +294,37 @@ def weights_table() -> list[WeightsInfo]:
     return rows
 
 
-def newest_run(runs: Path = Path("runs")) -> Path:
-    """The run folder below ``runs`` whose record was written last.
+def newest_run(runs: Path = Path("runs"), records: tuple[str, ...] = (RECORD,)) -> Path:
+    """The folder below ``runs`` whose record, named by one of ``records``, was written last.
 
     Raises:
         InputError: there is none.
     """
-    records = list(runs.glob(f"*/{RECORD}"))
-    if not records:
+    found = [path for name in records for path in runs.glob(f"*/{name}")]
+    if not found:
         raise InputError(f"there is no run in {runs}/", hint="edgemamba train")
-    return max(records, key=lambda path: path.stat().st_mtime_ns).parent
+    return max(found, key=lambda path: path.stat().st_mtime_ns).parent
 
 
-def open_source(name: str | Path | None = None, *, runs: Path = Path("runs")) -> TrainedSource:
+def open_source(name: str | Path | None = None, *, runs: Path = Path("runs")) -> TrainedSource | ImportedSource:
     """Find trained weights.
 
     Args:
-        name: a RUN folder, or the name of packaged weights; None takes the newest run below ``runs``.
+        name: a RUN folder, the folder of an import, or the name of packaged weights; None takes the newest run or
+            import below ``runs``.
         runs: where training puts its runs.
 
     Raises:
         UsageError: neither a folder nor a known name.
         InputError: there is no run, the folder is not one, has no weights yet, or its weights were changed.
     """
-    folder = newest_run(runs) if name is None else Path(name)
+    folder = newest_run(runs, (RECORD, IMPORT_RECORD)) if name is None else Path(name)
     packaged = packaged_weights()
     if name is not None and str(name) in packaged and not (folder / RECORD).exists():
         return _open(str(name), packaged[str(name)], "model.safetensors")
     if folder.is_dir():
+        if (folder / IMPORT_RECORD).exists():
+            return _open_import(folder)
         if not (folder / RECORD).exists():
             raise InputError(f"{folder} is not a run: it has no run.json", hint="give the folder edgemamba train wrote")
         record = load_record(folder / RECORD, RunRecord)
@@ -280,13 +338,29 @@ def _open(name: str, folder: Path, weights: str) -> TrainedSource:
     path = folder / weights
     if not path.is_file():
         raise InputError(f"{folder} has no {weights} yet", hint="wait for the first epoch, or train again")
-    digest = sha256_file(path)
-    expected = record.weights.get(weights)
-    if record.state == "finished" and expected is not None and expected != digest:
-        raise InputError(
-            f"{path} is not the file the run wrote: SHA-256 {digest[:12]}, recorded {expected[:12]}",
-            hint="train again, or restore the file",
-        )
+    digest = _digest(path, record.weights.get(weights) if record.state == "finished" else None)
     info = model_info(record.model)
     info.check_size(*record.size)
     return TrainedSource(name, info, path, digest, record.size, record, folder)
+
+
+def _open_import(folder: Path) -> ImportedSource:
+    record = load_record(folder / IMPORT_RECORD, ImportRecord)
+    path = folder / IMPORTED
+    if not path.is_file():
+        raise InputError(f"{folder} has no {IMPORTED}", hint="import the weights again")
+    digest = _digest(path, record.weights.get(IMPORTED))
+    info = model_info(record.model)
+    info.check_size(*record.size)
+    return ImportedSource(folder.resolve().name, info, path, digest, record.size, record, folder)
+
+
+def _digest(path: Path, expected: str | None) -> str:
+    """SHA-256 of a file of weights, which must be ``expected`` unless that is None."""
+    digest = sha256_file(path)
+    if expected is not None and expected != digest:
+        raise InputError(
+            f"{path} is not the file the run wrote: SHA-256 {digest[:12]}, recorded {expected[:12]}",
+            hint="train or import it again, or restore the file",
+        )
+    return digest

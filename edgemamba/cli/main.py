@@ -12,7 +12,19 @@ import typer
 from typer.core import TyperGroup
 
 from edgemamba import __version__
-from edgemamba.cli import demo, doctor, evaluate, export, inspect, listing, output, predict, profile, train
+from edgemamba.cli import (
+    demo,
+    doctor,
+    evaluate,
+    export,
+    import_weights,
+    inspect,
+    listing,
+    output,
+    predict,
+    profile,
+    train,
+)
 from edgemamba.errors import EdgemambaError
 
 _INTRO = """Take a compact Mamba vision model from training to a measured artifact on an edge board.
@@ -63,6 +75,7 @@ app.command("profile")(profile.profile)
 app.command("predict")(predict.predict)
 app.command("inspect")(inspect.inspect)
 app.command("list")(listing.listing)
+app.command("import-weights")(import_weights.import_weights)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 

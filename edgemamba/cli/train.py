@@ -29,6 +29,12 @@ def train(
         help="Fine-tune from a safetensors file or packaged weights, at a quarter of the learning rate.",
         show_default=False,
     ),
+    encoder_weights: Path | None = typer.Option(
+        None,
+        "--encoder-weights",
+        help="resnet*-seg: safetensors of an ImageNet ResNet (torchvision, timm, segmentation-models or Transformers).",
+        show_default=False,
+    ),
     teacher: list[Path] | None = typer.Option(
         None, "--teacher", help="Distil from this run, trained on the same split. Repeat for more.", show_default=False
     ),
@@ -97,6 +103,7 @@ def train(
             epochs=epochs,
             recipe=recipe,
             weights=None if weights is None else weights_file(weights),
+            encoder_weights=encoder_weights,
             batch=batch,
             size=size,
             seed=seed,

@@ -186,7 +186,10 @@ def _data(opened: _Subject, options: EvaluateOptions) -> tuple[Dataset, Split]:
         own = opened.data.split if opened.data is not None else "patient"
         return dataset, split_dataset(dataset, options.split or own)
     if opened.data is None:
-        raise InputError("this Bundle does not say which data it was trained on", hint="give --data")
+        raise InputError(
+            f"{opened.about['name']} does not say which data it was trained on",
+            hint="name the data with --data, --data-root and --split",
+        )
     dataset, split = open_ref(opened.data, options.data_root or _data_place(opened.data))
     return dataset, split if options.split is None else split_dataset(dataset, options.split)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -22,8 +23,17 @@ def save_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None
     Raises:
         InputError: the place cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_bytes(path, save(tensors, metadata={"format": "pt", **metadata}))
+    save_tensors(path, model.state_dict(), metadata)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors by name and ``metadata`` as one safetensors file, atomically.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(plain, metadata={"format": "pt", **metadata}))
 
 
 def load_weights(path: Path, model: nn.Module) -> dict[str, str]:
@@ -35,7 +45,7 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, str]:
     Raises:
         InputError: missing, not safetensors, damaged, not finite, or the weights of another network.
     """
-    tensors, metadata = _read(path)
+    tensors, metadata = read_weights(path)
     _check_fit(path, {name: tuple(t.shape) for name, t in tensors.items()}, model)
     # Networks that differ in their forward pass alone have equal shapes.
     said, info = metadata.get("model"), getattr(model, "info", None)
@@ -67,7 +77,12 @@ def build_trained(name: str, path: Path, classes: int | None = None) -> Network:
     return model.eval()
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        InputError: missing, a pickle, not safetensors, or cut off.
+    """
     if not path.is_file():
         raise InputError(f"{path} does not exist or is not a file", hint="name a .safetensors file")
     try:
@@ -77,7 +92,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if _looks_pickled(path):
             raise InputError(
                 f"{path} is a PyTorch pickle, which can run code when it is loaded and is never opened here",
-                hint="convert it to safetensors where you trust it: safetensors.torch.save_file(state_dict, path)",
+                hint=f"edgemamba convert-weights {path} makes safetensors of it without running any code of it",
             ) from None
         raise InputError(f"{path} is not a whole safetensors file: {error}", hint="copy or train it again") from None
 
@@ -90,10 +105,10 @@ def _looks_pickled(path: Path) -> bool:
 
 
 def _check_fit(path: Path, shapes: dict[str, tuple[int, ...]], model: nn.Module) -> None:
-    expected = _shapes(model)
+    expected = shapes_of(model)
     if shapes == expected:
         return
-    looks_like = next((name for name in MODELS if _shapes(_empty(name)) == shapes), None)
+    looks_like = next((name for name in MODELS if shapes_of(empty(name)) == shapes), None)
     if looks_like is not None:
         raise InputError(f"{path} holds the weights of {looks_like}", hint=f"choose --model {looks_like}")
     different = sorted(key for key in expected.keys() | shapes.keys() if expected.get(key) != shapes.get(key))
@@ -105,12 +120,14 @@ def _check_fit(path: Path, shapes: dict[str, tuple[int, ...]], model: nn.Module)
     )
 
 
-def _empty(name: str) -> nn.Module:
+def empty(name: str) -> nn.Module:
+    """A registered network without values: names and shapes only."""
     from edgemamba.models import build
 
     with torch.device("meta"):
         return build(name)
 
 
-def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shape of every entry of the state dict, by name."""
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

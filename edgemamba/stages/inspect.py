@@ -9,7 +9,7 @@ from typing import Any
 from edgemamba.errors import InputError, UsageError, did_you_mean, require
 from edgemamba.records import Manifest
 from edgemamba.registry import MODELS, model_info
-from edgemamba.sources import TrainedSource, open_source, packaged_weights
+from edgemamba.sources import IMPORT_RECORD, ImportedSource, TrainedSource, open_source, packaged_weights
 
 SCHEMA = "edgemamba.inspect/1"
 
@@ -33,7 +33,7 @@ def inspect_subject(subject: str, size: tuple[int, int] = (256, 256)) -> dict[st
     folder = Path(subject)
     if (folder / "manifest.json").is_file():
         return _bundle(folder)
-    if (folder / "run.json").is_file() or subject in packaged_weights():
+    if (folder / "run.json").is_file() or (folder / IMPORT_RECORD).is_file() or subject in packaged_weights():
         source = open_source(subject)
         return {"schema": SCHEMA, "kind": "run" if folder.is_dir() else "weights", **_source(source)}
     if folder.is_dir():
@@ -75,17 +75,17 @@ def _cost(model: str, size: tuple[int, int], classes: int | None = None) -> dict
     }
 
 
-def _source(source: TrainedSource) -> dict[str, Any]:
-    run = source.run
+def _source(source: TrainedSource | ImportedSource) -> dict[str, Any]:
+    kind, state = ("import", "imported") if isinstance(source, ImportedSource) else ("run", source.run.state)
     return {
         "name": source.name,
         **_cost(source.model, source.size, len(source.labels) or None),
         "weights_sha256": source.weights_sha256,
-        "state": run.state,
+        "state": state,
         "files": _files(source.folder),
-        "provenance": source.document()["run"],
-        "data": run.data.model_dump(mode="json"),
-        "metrics": run.metrics,
+        "provenance": source.document()[kind],
+        "data": None if source.data is None else source.data.model_dump(mode="json"),
+        "metrics": source.metrics,
     }
 
 
@@ -125,7 +125,7 @@ def _bundle(folder: Path) -> dict[str, Any]:
         "bytes": sum(entry.bytes for entry in manifest.files),
         "provenance": {
             "weights_sha256": manifest.source.get("weights_sha256"),
-            **manifest.source.get("run", {}),
+            **manifest.source.get("run", manifest.source.get("import", {})),
         },
         "data": document["data"],
         "verification": manifest.verification,

@@ -11,7 +11,7 @@ from typing import Any
 from edgemamba.accelerator import Device, resolve_device
 from edgemamba.errors import InputError, UsageError
 from edgemamba.records import RunRecord, load_record
-from edgemamba.registry import model_info
+from edgemamba.registry import MODELS, RESNET_SEG, ModelInfo, model_info
 from edgemamba.sources import RECORD, newest_run
 from edgemamba.train.recipes import Checkpoint, Init, check_name, default_batch, default_init
 
@@ -31,6 +31,7 @@ class TrainConfig:
         seed: of everything random.
         recipe: name in ``recipes.RECIPES``.
         weights: safetensors of this model to start from, for the recipe finetune.
+        encoder_weights: safetensors of an ImageNet ResNet to start the encoder from.
         init: initialisation of the network.
         device: cpu or cuda.
         amp: bfloat16 autocast, CUDA only; the scan and the loss stay float32.
@@ -58,6 +59,7 @@ class TrainConfig:
     amp: bool
     threads: int
     weights: Path | None = None
+    encoder_weights: Path | None = None
     teachers: tuple[Path, ...] = ()
     checkpoint: Checkpoint | None = None
     compile: bool = False
@@ -83,6 +85,7 @@ class TrainConfig:
         amp: bool = False,
         threads: int = 0,
         weights: Path | None = None,
+        encoder_weights: Path | None = None,
         teachers: Sequence[Path] = (),
         checkpoint: Checkpoint | None = None,
         compile: bool = False,
@@ -101,6 +104,7 @@ class TrainConfig:
         check_name(recipe)
         recipe = _with_weights(recipe, weights, resume)
         recipe = _with_teachers(recipe, teachers)
+        _check_encoder(info, encoder_weights, weights)
         phantoms = data == "phantoms"
         if size is None:
             size = 128 if phantoms else 256
@@ -131,6 +135,7 @@ class TrainConfig:
             amp=amp,
             threads=threads,
             weights=weights,
+            encoder_weights=encoder_weights,
             teachers=tuple(teachers),
             checkpoint=checkpoint,
             compile=compile,
@@ -168,6 +173,19 @@ def _with_teachers(recipe: str, teachers: Sequence[Path]) -> str:
     if teachers and recipe not in ("default", "distill"):
         raise UsageError(f"the recipe {recipe} has no teachers", hint="drop --teacher, or take --recipe distill")
     return "distill" if teachers else recipe
+
+
+def _check_encoder(info: ModelInfo, encoder_weights: Path | None, weights: Path | None) -> None:
+    """Raise UsageError for encoder weights that have no encoder to go to, InputError where there is no such file."""
+    if encoder_weights is None:
+        return
+    if info.factory != RESNET_SEG:
+        takers = ", ".join(other.name for other in MODELS.values() if other.factory == RESNET_SEG)
+        raise UsageError(f"--encoder-weights is for a ResNet encoder; {info.name} has none", hint=f"--model {takers}")
+    if weights is not None:
+        raise UsageError("--weights has an encoder already", hint="give --weights or --encoder-weights")
+    if not encoder_weights.is_file():
+        raise InputError(f"{encoder_weights} does not exist or is not a file", hint="name a .safetensors file")
 
 
 def _default_out(model: str) -> Path:

@@ -58,6 +58,11 @@ def open_teachers(
     networks, documents = [], []
     for run in runs:
         source = open_source(run)
+        if source.data is None:
+            raise InputError(
+                f"the teacher {run} does not say on which data it was trained",
+                hint="a teacher may not have seen the test images: train it on the same split",
+            )
         if (source.data.fingerprint, source.data.split) != (data.fingerprint, data.split):
             raise InputError(
                 f"the teacher {run} was trained on {source.data.name}, {source.data.split} split, not on this data and "

@@ -14,6 +14,7 @@ from edgemamba.console import Bar, Console
 from edgemamba.data import data_ref, load_arrays, open_dataset, split_dataset
 from edgemamba.errors import InputError
 from edgemamba.models import build_segmentation
+from edgemamba.models.encoder_weights import load_encoder
 from edgemamba.models.weights import load_weights
 from edgemamba.records import RunRecord, load_record
 from edgemamba.registry import model_info
@@ -29,7 +30,7 @@ from edgemamba.train.learner import Learner
 from edgemamba.train.losses import LOSSES
 from edgemamba.train.order import epoch_order, epoch_seed, steps_per_epoch
 from edgemamba.train.recipes import ema_weight, lr_at, resolve
-from edgemamba.train.run_folder import SAMPLES, STARTED_FROM, RunFolder, begin
+from edgemamba.train.run_folder import ENCODER_FROM, SAMPLES, STARTED_FROM, RunFolder, begin
 from edgemamba.train.step import TrainStep
 from edgemamba.train.validation import Validation, predict_masks, validate
 
@@ -65,7 +66,7 @@ class Run:
                 )
         train, val = (load_arrays(dataset, part, config.size, console) for part in (split.train, split.val))
         self.val_samples = val.samples
-        self.tumour = np.any(train.masks, axis=(1, 2))
+        self.tumour = np.any(train.truths, axis=(1, 2))
         if not self.tumour.any():
             raise InputError(f"no mask in the training part of {config.data} marks anything", hint="check the masks")
         self.batch = min(config.batch, len(self.tumour))
@@ -79,7 +80,7 @@ class Run:
             steps=self.steps * config.epochs,
             checkpoint=config.checkpoint,
         )
-        self.train_set, self.val_set = (pack(part.images, part.masks).to(self.device) for part in (train, val))
+        self.train_set, self.val_set = (pack(part.images, part.truths).to(self.device) for part in (train, val))
         self.folder = RunFolder(config, self.recipe, data, _now())
         self._build()
         self.rows: list[Row] = []
@@ -97,6 +98,8 @@ class Run:
             model = build_segmentation(config.model, init=config.init)
             if config.weights is not None:
                 load_weights(config.weights, model)
+            if config.encoder_weights is not None:
+                load_encoder(config.encoder_weights, model)
             model = model.to(self.device)
             self.learner = Learner(model, self.recipe, amp=config.amp)
         self.best_model = copy.deepcopy(self.learner.average)
@@ -125,8 +128,8 @@ class Run:
         top = {name: tensors.pop(f"best/{name}") for name in self.best_model.state_dict()}
         self.best_model.load_state_dict(top)
         self.learner.load(tensors)
-        if STARTED_FROM in earlier.environment:
-            self.folder.environment[STARTED_FROM] = earlier.environment[STARTED_FROM]
+        for origin in {STARTED_FROM, ENCODER_FROM} & earlier.environment.keys():
+            self.folder.environment[origin] = earlier.environment[origin]
         now = self.folder.environment
         changed = [k for k in ("device", "threads", "cpu", "packages") if earlier.environment.get(k) != now[k]]
         if changed:

@@ -37,7 +37,9 @@ LAST = "weights/last.safetensors"
 METRICS = "metrics.csv"
 CURVES = "curves.png"
 SAMPLES = "samples"
+# Hashes of the files that a run started from: they are not opened again when it is resumed.
 STARTED_FROM = "started_from_sha256"
+ENCODER_FROM = "encoder_from_sha256"
 _PRODUCTS = (RECORD, METRICS, CURVES, SAMPLES, "weights", "state")
 
 
@@ -109,8 +111,10 @@ class RunFolder:
             "compile": config.compile,
             "threads_asked": config.threads,
             "repeatable": "bit by bit" if config.device == "cpu" else "statistically",
-            **({} if config.weights is None else {STARTED_FROM: sha256_file(config.weights)}),
         }
+        for name, path in ((STARTED_FROM, config.weights), (ENCODER_FROM, config.encoder_weights)):
+            if path is not None:
+                self.environment[name] = sha256_file(path)
 
     def save_state(self, tensors: dict[str, Tensor], rows: list[Row]) -> None:
         """Make these tensors and rows what a resumed run starts from."""
