@@ -75,7 +75,7 @@ def _gpu_memory(config: TrainConfig) -> Iterator[None]:
     except torch.OutOfMemoryError:
         height, width = config.size
         raise InputError(
-            f"the GPU has too little memory for {config.batch} slices of {height}x{width} a step",
+            f"the GPU has too little memory for {config.batch} images of {height}x{width} a step",
             hint=f"--batch {max(1, config.batch // 2)}, or a smaller --size",
         ) from None
 
