@@ -27,12 +27,13 @@ def evaluate(
     threads: int = THREADS,
     seed: int = SEED,
     out: Path | None = typer.Option(
-        None, "--out", help="Folder of evaluation.json, per_slice.csv and pictures.", show_default=False
+        None, "--out", help="Folder of evaluation.json, the rows as CSV, and pictures.", show_default=False
     ),
     quiet: bool = QUIET,
     as_json: bool = JSON,
 ) -> None:
-    """Score a run or a Bundle: Dice and IoU under named protocols with intervals over patients.
+    """Score a run or a Bundle: Dice and IoU under named protocols with intervals over patients; of a classifier top-1
+    and top-5 with intervals over images.
 
     Without --data the run's own data and split are used. Missed lesions, false alarms and the worst cases are
     part of the result; pictures are written with --out.
@@ -76,6 +77,43 @@ def evaluate(
     if as_json:
         output.document(document)
         return
+    if document.get("task") == "classification":
+        _show_classes(document)
+    else:
+        _show_masks(document)
+    if out is not None:
+        output.pairs([("written to", str(out))])
+
+
+def _show_classes(document: dict[str, Any]) -> None:
+    from edgemamba.cli import output
+
+    output.pairs(
+        [
+            ("scored", f"{document['images']} images of {document['classes']} classes, {document['dataset']}"),
+            ("split", document["split"]),
+        ]
+    )
+    print()
+    rows = [[name, *_share(document[name])] for name in ("top1", "top5")]
+    output.table(["right among the best", "share", "95 % interval"], rows)
+    print()
+    worst = [[row["label"], f"{row['top1']:.4f}", str(row["images"])] for row in document["per_class"][:5]]
+    output.table(["least accurate classes", "top-1", "images"], worst)
+    if document["mistakes"]:
+        print()
+        mistakes = [[row["truth"], row["first"], str(row["images"])] for row in document["mistakes"][:5]]
+        output.table(["most frequent mistakes", "taken for", "images"], mistakes)
+
+
+def _share(found: dict[str, Any]) -> tuple[str, str]:
+    value = "-" if found["value"] is None else f"{found['value']:.4f}"
+    return value, "-" if found["low"] is None else f"{found['low']:.4f} to {found['high']:.4f}"
+
+
+def _show_masks(document: dict[str, Any]) -> None:
+    from edgemamba.cli import output
+
     output.pairs(
         [
             (
@@ -94,8 +132,6 @@ def evaluate(
     output.pairs((name, _rate(document[name.replace(" ", "_")])) for name in ("missed lesions", "false alarms"))
     if "ssm_contribution" in document:
         output.pairs([("state space", _contribution(document["ssm_contribution"]))])
-    if out is not None:
-        output.pairs([("written to", str(out))])
 
 
 def _protocols(document: dict[str, Any]) -> list[list[str]]:

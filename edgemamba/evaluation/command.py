@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from edgemamba.bundle.check import MANIFEST
 from edgemamba.console import Console
 from edgemamba.data import DATASETS, Dataset, Split, open_dataset, open_ref, split_dataset
 from edgemamba.data.catalogue import ENVIRONMENT
-from edgemamba.errors import InputError, UsageError, did_you_mean, require
+from edgemamba.errors import InputError, Unsupported, UsageError, did_you_mean, require
+from edgemamba.evaluation.classes import classify
 from edgemamba.evaluation.contribution import ssm_contribution
 from edgemamba.evaluation.evaluate import Evaluation, Predict
 from edgemamba.evaluation.evaluate import evaluate as score
@@ -70,6 +72,8 @@ class _Subject:
     size: tuple[int, int]
     data: DataRef | None
     about: dict[str, Any]
+    task: str
+    labels: tuple[str, ...]
     model: Any = None
 
 
@@ -77,18 +81,26 @@ def evaluate_subject(subject: str, options: EvaluateOptions, console: Console) -
     """Score a run folder, a Bundle folder or packaged weights.
 
     Returns:
-        the evaluation's document with ``subject`` and, if asked, ``ssm_contribution``.
+        the evaluation's document, of masks or of classes, with ``subject`` and, if asked, ``ssm_contribution``.
 
     Raises:
         UsageError: no such subject, or an option that does not fit it.
+        Unsupported: another project's network, whose task is not known.
         InputError: the data is missing or damaged, or ``out`` is taken.
     """
     if options.out is not None:
         refuse_taken(options.out)
         refuse_unwritable(options.out)
     opened = _open(subject, options, console)
+    if opened.task == "tensor":
+        raise Unsupported(
+            f"accuracy cannot be measured: the task of {opened.about['name']} is not known",
+            hint="edgemamba profile measures its time, memory and agreement with PyTorch",
+        )
     dataset, split = _data(opened, options)
     indices = getattr(split, options.part)
+    if opened.task == "classification":
+        return _classes(opened, options, dataset, indices, split.spec, console)
     found = score(opened.predict, dataset, indices, opened.size, console, options.threshold, split=split.spec)
     document = {**found.document(seed=options.seed), "part": options.part, "subject": opened.about}
     if options.ssm:
@@ -110,6 +122,26 @@ def evaluate_subject(subject: str, options: EvaluateOptions, console: Console) -
     return document
 
 
+def _classes(
+    opened: _Subject,
+    options: EvaluateOptions,
+    dataset: Dataset,
+    indices: Sequence[int],
+    split: str,
+    console: Console,
+) -> dict[str, Any]:
+    """The evaluation of a classifier."""
+    if options.ssm:
+        raise UsageError("--ssm compares masks: it is for networks that segment", hint="leave it out")
+    answers, _ = classify([opened.predict], dataset, indices, opened.size, console, labels=opened.labels, split=split)
+    document = {**answers[0].document(), "part": options.part, "subject": opened.about}
+    if options.out is not None:
+        with new_folder(options.out) as folder:
+            write_json(folder / "evaluation.json", document)
+            write_text(folder / "per_image.csv", answers[0].per_image_csv())
+    return document
+
+
 def _open(subject: str, options: EvaluateOptions, console: Console) -> _Subject:
     folder = Path(subject)
     if (folder / MANIFEST).is_file():
@@ -124,7 +156,7 @@ def _open(subject: str, options: EvaluateOptions, console: Console) -> _Subject:
             "precision": manifest.precision,
             "runtime": f"{predictor.runtime} {predictor.version}",
         }
-        return _Subject(predictor, predictor.size, manifest.data, about)
+        return _Subject(predictor, predictor.size, manifest.data, about, manifest.task, tuple(manifest.labels))
     source = open_source(subject)
     require("torch", "train")
     import torch
@@ -141,7 +173,9 @@ def _open(subject: str, options: EvaluateOptions, console: Console) -> _Subject:
         "model": source.model,
         "runtime": f"torch {torch.__version__}",
     }
-    return _Subject(torch_predictor(model, device, source.info.task), source.size, source.data, about, model)
+    task = source.info.task
+    predict = torch_predictor(model, device, task)
+    return _Subject(predict, source.size, source.data, about, task, tuple(source.labels), model)
 
 
 def _data(opened: _Subject, options: EvaluateOptions) -> tuple[Dataset, Split]:

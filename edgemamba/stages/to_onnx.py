@@ -33,8 +33,9 @@ def to_onnx(
     ir_version: int,
     negative_pads: bool = True,
     task: Task = "segmentation",
+    channels: int = 3,
 ) -> dict[str, Any]:
-    """Export ``model`` to ``path``: image (1, 3, H, W) float32 in [0, 1] to what ``models.Exported`` gives.
+    """Export ``model`` to ``path``: image (1, C, H, W) float32 in [0, 1] to what ``models.Exported`` gives.
 
     Args:
         model: gives logits; evaluation mode, float32.
@@ -43,6 +44,7 @@ def to_onnx(
         ir_version: newest file format the target loads.
         negative_pads: the target's runtime takes them (TensorRT does not).
         task: what becomes of the logits.
+        channels: C.
 
     Returns:
         Facts of the graph (``onnx_graph.facts``).
@@ -55,14 +57,14 @@ def to_onnx(
     from edgemamba.stages.onnx_graph import facts
     from edgemamba.stages.onnx_passes import clean
 
-    graph = clean(_trace(model, size, opset, task), negative_pads=negative_pads)
+    graph = clean(_trace(model, (channels, *size), opset, task), negative_pads=negative_pads)
     graph.ir_version = min(graph.ir_version, ir_version)
     check_graph(graph, opset, ir_version)
     write_bytes(path, graph.SerializeToString(deterministic=True))
     return facts(graph)
 
 
-def _trace(model: nn.Module, size: tuple[int, int], opset: int, task: Task) -> onnx.ModelProto:
+def _trace(model: nn.Module, shape: tuple[int, int, int], opset: int, task: Task) -> onnx.ModelProto:
     """The exporter's own graph.
 
     torch.onnx has two exporters. On UL-VM-UNet at 256x256 the TorchScript one takes a twentieth of the time
@@ -76,7 +78,7 @@ def _trace(model: nn.Module, size: tuple[int, int], opset: int, task: Task) -> o
     from edgemamba.ssm import use_form
 
     buffer: Any = io.BytesIO()
-    example = (torch.zeros(1, 3, *size),)
+    example = (torch.zeros(1, *shape),)
     # The exporter warns about its own age and about shapes that become constants, which is what we want.
     with (
         _closed_stdout(),

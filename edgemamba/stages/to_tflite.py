@@ -31,14 +31,17 @@ _IGNORED = (torch.ops.aten._assert_tensor_metadata.default,)
 _RELU = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
 
 
-def to_tflite(model: nn.Module, size: tuple[int, int], path: Path, *, task: Task = "segmentation") -> dict[str, Any]:
+def to_tflite(
+    model: nn.Module, size: tuple[int, int], path: Path, *, task: Task = "segmentation", channels: int = 3
+) -> dict[str, Any]:
     """Write what ``models.Exported`` makes of ``model`` as float32 .tflite.
 
     Args:
         model: in evaluation mode, on the CPU.
         size: input height and width, pixels.
+        path: the .tflite to write; input ``image`` (1, C, H, W), the output as ``models.Exported`` gives it.
         task: what becomes of the logits.
-        path: the .tflite to write; input ``image`` (1, 3, H, W), the output as ``models.Exported`` gives it.
+        channels: C.
 
     Returns:
         What ``tflite_graph.facts`` says, and how LiteRT splits the graph (``tflite_graph.delegation``).
@@ -51,7 +54,7 @@ def to_tflite(model: nn.Module, size: tuple[int, int], path: Path, *, task: Task
         info.check_size(*size)
     exported = Exported(model, task).eval()
     with use_form(exported, "litert"):
-        data = convert(exported, (1, 3, *size), OUTPUTS[task])
+        data = convert(exported, (1, channels, *size), OUTPUTS[task])
     tflite_graph.write(data, path)
     return {**tflite_graph.facts(data, path.stat().st_size), "delegation": tflite_graph.delegation(path)}
 
