@@ -1,6 +1,7 @@
 """The files of one run: who may write where, and what is kept after every epoch.
 
-RUN/run.json, metrics.csv, curves.png, samples/, weights/{best,last}.safetensors, state/last.safetensors. The
+RUN/run.json, metrics.csv, curves.png, samples/, weights/{best,last}.safetensors, state/last.safetensors, and failed/
+where the loss was no longer a number. The
 state is the one thing a resumed run reads; all else follows from it and is written anew.
 """
 
@@ -40,7 +41,8 @@ SAMPLES = "samples"
 # Hashes of the files that a run started from: they are not opened again when it is resumed.
 STARTED_FROM = "started_from_sha256"
 ENCODER_FROM = "encoder_from_sha256"
-_PRODUCTS = (RECORD, METRICS, CURVES, SAMPLES, "weights", "state")
+FAILED = "failed"
+_PRODUCTS = (RECORD, METRICS, CURVES, SAMPLES, FAILED, "weights", "state")
 
 
 def refuse_taken(out: Path, *, resume: bool, force: bool) -> None:

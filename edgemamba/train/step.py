@@ -7,6 +7,7 @@ few hundred tiny kernels, and launching them one by one would set the pace.
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,11 @@ from edgemamba.train.learner import Learner
 from edgemamba.train.losses import LOSSES
 
 _WARM_UP_STEPS = 3
+
+
+def autocast(amp: bool) -> contextlib.AbstractContextManager[Any]:
+    """Around a forward pass: bfloat16 on CUDA, or nothing."""
+    return torch.autocast("cuda", torch.bfloat16) if amp else contextlib.nullcontext()
 
 
 class TrainStep:
@@ -55,6 +61,7 @@ class TrainStep:
         self.indices = torch.zeros(batch, dtype=torch.int64, device=device)
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
         self.losses = torch.zeros(steps, device=device)
+        self.norms = torch.zeros(steps, device=device)
         self.pixels = torch.zeros(3, dtype=torch.int64, device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
 
@@ -64,25 +71,29 @@ class TrainStep:
         height, width = self.packed.shape[-2:]
         self.augmenter = augmentation and Augmenter(augmentation, (height, width), self.generator)
 
-    def _step(self) -> None:
-        learner = self.learner
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) and masks (B, 1, H, W) of ``indices`` with the next random numbers."""
         drawn = self.packed.index_select(0, self.indices)
         images, target = self.augmenter(drawn) if self.augmenter else unpack(drawn)
-        images = images.contiguous(memory_format=learner.layout)
+        return images.contiguous(memory_format=self.learner.layout), target
+
+    def _step(self) -> None:
+        learner = self.learner
+        images, target = self.draw()
         learned = target if self.teachers is None else self.teachers.soften(images, target)
         learner.optimizer.zero_grad(set_to_none=True)
         total, loss, logits = self._judge(images, learned)
         total.backward()
-        if learner.recipe.clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(learner.parameters.values(), learner.recipe.clip_norm)
+        norm = learner.clip_gradients()
+        learner.halt_unless_finite(total.detach() + norm)
         learner.optimizer.step()
         learner.update_average()
-        self._note(loss.detach(), logits.detach(), target)
+        self._note(loss.detach(), norm, logits.detach(), target)
 
     def _losses(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What is minimised, the part of it that the network's own output has, and its logits."""
         learner = self.learner
-        with torch.autocast("cuda", torch.bfloat16) if self.amp else contextlib.nullcontext():
+        with autocast(self.amp):
             if learner.supervision is None:
                 logits = learner.model(images).float()
                 loss = self.loss(logits, target)
@@ -93,10 +104,11 @@ class TrainStep:
         return loss + aided, loss, logits
 
     @torch.no_grad()
-    def _note(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
+    def _note(self, loss: Tensor, norm: Tensor, logits: Tensor, target: Tensor) -> None:
         predicted, truth = logits >= 0, target >= 0.5
         self.pixels += torch.stack([(predicted & truth).sum(), predicted.sum(), truth.sum()])
         self.losses.index_copy_(0, self.position, loss.view(1))
+        self.norms.index_copy_(0, self.position, norm.view(1))
         self.position += 1
 
     def capture(self, console: Console) -> None:
@@ -134,6 +146,7 @@ class TrainStep:
         self.generator.manual_seed(seed)
         self.position.zero_()
         self.losses.zero_()
+        self.norms.zero_()
         self.pixels.zero_()
 
     def run(self, indices: Tensor, lr: float, average_weight: float) -> None:
@@ -155,6 +168,10 @@ class TrainStep:
     def losses_so_far(self, count: int) -> Tensor:
         """Loss of each of the first ``count`` steps of this epoch, on the CPU (waits for the device)."""
         return self.losses[:count].cpu()
+
+    def norms_so_far(self, count: int) -> Tensor:
+        """Norm of the whole gradient, before clipping, in each of the first ``count`` steps of this epoch."""
+        return self.norms[:count].cpu()
 
     def dice(self) -> float | None:
         """Dice at probability 0.5, pooled over this epoch's slices; None where nothing is true or found."""
