@@ -28,6 +28,7 @@ from edgemamba.train.config import TrainConfig
 from edgemamba.train.environment import environment
 from edgemamba.train.history import Row, best, to_csv
 from edgemamba.train.recipes import Recipe
+from edgemamba.train.tensorboard import EventLog
 from edgemamba.versions import commit
 
 State = Literal["running", "interrupted", "finished"]
@@ -42,7 +43,8 @@ SAMPLES = "samples"
 STARTED_FROM = "started_from_sha256"
 ENCODER_FROM = "encoder_from_sha256"
 FAILED = "failed"
-_PRODUCTS = (RECORD, METRICS, CURVES, SAMPLES, FAILED, "weights", "state")
+EVENTS = "tensorboard"
+_PRODUCTS = (RECORD, METRICS, CURVES, SAMPLES, FAILED, EVENTS, "weights", "state")
 
 
 def refuse_taken(out: Path, *, resume: bool, force: bool) -> None:
@@ -111,9 +113,11 @@ class RunFolder:
             **environment(config.device),
             "amp": config.amp,
             "compile": config.compile,
+            "tensorboard": config.tensorboard,
             "threads_asked": config.threads,
             "repeatable": "bit by bit" if config.device == "cpu" else "statistically",
         }
+        self.events: EventLog | None = None
         for name, path in ((STARTED_FROM, config.weights), (ENCODER_FROM, config.encoder_weights)):
             if path is not None:
                 self.environment[name] = sha256_file(path)
@@ -157,6 +161,9 @@ class RunFolder:
                 }
                 save_weights(self.out / name, model, about)
         write_text(self.out / METRICS, to_csv(rows))
+        if self.config.tensorboard:
+            self.events = self.events or EventLog(self.out / EVENTS, self.started)
+            self.events.update(rows)
 
     def save_record(self, state: State, rows: list[Row]) -> RunRecord:
         """Write ``run.json`` as of now."""
