@@ -25,9 +25,9 @@ class Record(BaseModel):
 class DataRef(Record):
     """Which data, exactly: enough to open the same set and the same split again."""
 
-    name: str = Field(description="phantoms, lgg or folder")
+    name: str = Field(description="key of the table of data sets")
     root: str | None = Field(default=None, description="local path; never shipped")
-    split: str = Field(description="image, patient or fold:K")
+    split: str = Field(description="image, patient, official or fold:K")
     fingerprint: str = Field(description="SHA-256 over sorted sample ids and their content hashes")
     options: dict[str, Any] = Field(
         default_factory=dict, description="what open_dataset was given besides name and root"

@@ -32,6 +32,7 @@ class ModelInfo:
         paper_dice: Dice in the paper's Table I (image split), or None.
         size: input height and width where the user says nothing, pixels.
         classes: outputs a pixel or image of the published network; data with other classes gets another head.
+        fixed_size: whether it takes images of ``size`` only.
     """
 
     name: str
@@ -44,9 +45,16 @@ class ModelInfo:
     paper_dice: float | None = None
     size: tuple[int, int] = (256, 256)
     classes: int = 1
+    fixed_size: bool = False
 
     def check_size(self, height: int, width: int) -> None:
         """Raise Unsupported unless the network takes inputs of this size (pixels)."""
+        if self.fixed_size and (height, width) != self.size:
+            raise Unsupported(
+                f"{self.name} cannot take {height}x{width}: it has one position embedding for each patch of a "
+                f"{self.size[0]}x{self.size[1]} image",
+                hint=f"leave --size out, or say --size {self.size[0]}",
+            )
         if height % self.stride or width % self.stride or height < 1 or width < 1:
             near = max(self.stride, round(height / self.stride) * self.stride)
             raise Unsupported(
@@ -75,6 +83,20 @@ def _ul(
 ) -> ModelInfo:
     kwargs = {"channels": channels, "branches": branches, "ppm": ppm}
     return ModelInfo(name, _UL, kwargs, parameters, stride, "segmentation", text, dice)
+
+
+def _vim(name: str, kwargs: dict[str, Any], parameters: int, text: str) -> ModelInfo:
+    """A Vision Mamba for 32x32 images and 100 classes."""
+    factory = f"edgemamba.models.vim:{'Vim' if name == 'vim' else 'Vim2d'}"
+    return ModelInfo(
+        name, factory, kwargs, parameters, 4, "classification", text, size=(32, 32), classes=100, fixed_size=True
+    )
+
+
+def _resnet(name: str, kwargs: dict[str, Any], parameters: int, text: str) -> ModelInfo:
+    """A ResNet for images around 32x32 and 100 classes."""
+    factory = f"edgemamba.models.resnet:{name.replace('resnet', 'ResNet')}"
+    return ModelInfo(name, factory, kwargs, parameters, 8, "classification", text, size=(32, 32), classes=100)
 
 
 MODELS: dict[str, ModelInfo] = {
@@ -192,6 +214,24 @@ MODELS: dict[str, ModelInfo] = {
             "segmentation",
             "UltraLBM-UNet, half as wide",
         ),
+        _vim("vim", {"d_model": 168, "depth": 8}, 1_806_436, "Vision Mamba, bidirectional, with a class token"),
+        _vim("vim-2d", {"d_model": 168, "depth": 8}, 1_806_100, "Vision Mamba with 2-D convolutions, bidirectional"),
+        _vim(
+            "vim-2d-uni",
+            {"d_model": 168, "depth": 8, "bidirectional": False},
+            1_612_564,
+            "Vision Mamba with 2-D convolutions, one direction",
+        ),
+        _vim("vim-2d-nano", {"d_model": 64, "depth": 4}, 176_868, "vim-2d at a tenth of the size, for CPUs"),
+        _vim("vim-2d-tiny", {"d_model": 96, "depth": 6}, 507_364, "vim-2d at a quarter of the size"),
+        _vim(
+            "vim-2d-base",
+            {"d_model": 320, "depth": 9, "drop_path": 0.1},
+            6_695_460,
+            "vim-2d as large as resnet9, with stochastic depth",
+        ),
+        _resnet("resnet9", {"widths": [64, 128, 256, 512]}, 6_621_540, "ResNet-9, the small baseline"),
+        _resnet("resnet50", {"blocks": [3, 4, 6, 3]}, 23_705_252, "ResNet-50 with a stem for small images"),
     )
 }
 

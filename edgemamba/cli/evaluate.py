@@ -50,7 +50,9 @@ def evaluate(
 
     console = Console(quiet=quiet or as_json)
     if data is None and group is not None:
-        raise UsageError("--group needs --data folder", hint="the subject's own data is grouped as its run did")
+        raise UsageError(
+            "--group needs --data folder or classes", hint="the subject's own data is grouped as its run did"
+        )
     chosen = None if data is None else data_source(data, data_root, group)
     wrong = ("device", "ssm") if (Path(subject) / "manifest.json").is_file() else ("runtime",)
     idle = [flag for flag in given(context) if flag.removeprefix("--") in wrong]

@@ -1,18 +1,20 @@
 """A user's own pairs: ``images/x.png`` with ``masks/x.gif`` or ``masks/x_mask.png``, equal in their stem.
 
+They lie in the folder itself or, where the data comes divided, in its train/, val/ and test/.
+
 Any common image format, each picture of its own size; masks of 0 and 1 or 0 and 255 (``pairs.read_mask``),
 images as in ``board.images``. Other files (hidden ones, text) are left alone, sub-folders are not entered.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
-from edgemamba.data.base import Sample
+from edgemamba.data.base import Part, Sample
 from edgemamba.data.pairs import Pair, PairDataset, listed
-from edgemamba.errors import InputError, UsageError
+from edgemamba.data.parts import natural, part_folders, patient_rule
+from edgemamba.errors import InputError
 
 SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm"})
 MASK_ENDINGS = ("_mask", "-mask", "_masks", "_segmentation", "_seg", "_label")
@@ -23,9 +25,8 @@ class Folder(PairDataset):
     """The pairs under ``root``.
 
     Args:
-        group: which images belong to one patient, for the patient split. Without brackets it is a separator:
-            the patient is what stands before its first occurrence in the stem. Otherwise it is a regular
-            expression that is searched in the stem; its first group is the patient. None: nothing is known.
+        group: which images belong to one patient, for the patient split: see ``parts.patient_rule``. None: nothing
+            is known.
 
     Raises:
         InputError: no such layout, nothing in it, an image without mask or mask without image, equal stems,
@@ -42,20 +43,37 @@ class Folder(PairDataset):
         self.root = root
         self.options = {} if group is None else {"group": group}
         self.grouped = group is not None
-        images = _by_stem(root / "images")
-        masks = _match_masks(images, _by_stem(root / "masks"))
-        alone = sorted(str(path) for stem, path in images.items() if stem not in masks)
-        if alone:
-            raise InputError(f"{len(alone)} images without mask: {listed(alone)}", hint=_HINT)
-        if not images:
-            raise InputError(f"{root / 'images'} has no images", hint=_HINT)
-        self.samples = _samples(list(images), _patient_rule(group))
-        self.pairs = tuple(Pair(images[sample.id], masks[sample.id]) for sample in self.samples)
+        stems: dict[str, tuple[Part, str]] = {}
+        pairs: dict[str, Pair] = {}
+        places: dict[Part, Path] = {"": root} if _has_pairs(root) else part_folders(root)
+        for part, place in places.items():
+            for stem, pair in _pairs(place).items():
+                name = f"{part}/{stem}" if part else stem
+                stems[name], pairs[name] = (part, stem), pair
+        self.samples = _samples(stems, patient_rule(group))
+        self.pairs = tuple(pairs[sample.id] for sample in self.samples)
 
 
 def has_layout(root: Path) -> bool:
-    """Whether ``root`` holds images/ and masks/."""
-    return (root / "images").is_dir() and (root / "masks").is_dir()
+    """Whether ``root``, or each of its parts, holds images/ and masks/."""
+    parts = part_folders(root)
+    return _has_pairs(root) or (bool(parts) and all(map(_has_pairs, parts.values())))
+
+
+def _has_pairs(place: Path) -> bool:
+    return (place / "images").is_dir() and (place / "masks").is_dir()
+
+
+def _pairs(place: Path) -> dict[str, Pair]:
+    """The pairs of one part by their stem."""
+    images = _by_stem(place / "images")
+    masks = _match_masks(images, _by_stem(place / "masks"))
+    alone = sorted(str(path) for stem, path in images.items() if stem not in masks)
+    if alone:
+        raise InputError(f"{len(alone)} images without mask: {listed(alone)}", hint=_HINT)
+    if not images:
+        raise InputError(f"{place / 'images'} has no images", hint=_HINT)
+    return {stem: Pair(images[stem], masks[stem]) for stem in images}
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
@@ -90,30 +108,9 @@ def _match_masks(images: dict[str, Path], files: dict[str, Path]) -> dict[str, P
     return masks
 
 
-def _patient_rule(group: str | None) -> Callable[[str], str | None]:
-    if group is None:
-        return lambda stem: stem
-    if not group:
-        raise UsageError("the group is empty", hint='give a separator such as "_", or a pattern such as "^(p[0-9]+)"')
-    if "(" not in group:
-        return lambda stem: stem.split(group)[0] or None if group in stem else None
-    try:
-        pattern = re.compile(group)
-    except re.error as error:
-        raise UsageError(f"the group {group!r} is not a regular expression: {error}") from None
-    if not pattern.groups:
-        raise UsageError(f"the group {group!r} captures nothing", hint='put the patient in brackets: "^(p[0-9]+)_"')
-
-    def search(stem: str) -> str | None:
-        match = pattern.search(stem)
-        return match[1] if match and match[1] else None
-
-    return search
-
-
-def _samples(stems: list[str], patient_of: Callable[[str], str | None]) -> tuple[Sample, ...]:
-    patients = {stem: patient_of(stem) for stem in stems}
-    unfit = sorted(stem for stem, patient in patients.items() if patient is None)
+def _samples(stems: dict[str, tuple[Part, str]], patient_of: Callable[[str], str | None]) -> tuple[Sample, ...]:
+    patients = {name: patient_of(stem) for name, (_, stem) in stems.items()}
+    unfit = sorted(name for name, patient in patients.items() if patient is None)
     if unfit:
         raise InputError(
             f"the group fits none of {len(unfit)} file names: {listed(unfit)}",
@@ -121,13 +118,8 @@ def _samples(stems: list[str], patient_of: Callable[[str], str | None]) -> tuple
         )
     samples = []
     counts: dict[str, int] = {}
-    for stem in sorted(stems, key=_natural):
-        patient = str(patients[stem])
+    for name in sorted(stems, key=natural):
+        patient = str(patients[name])
         counts[patient] = counts.get(patient, -1) + 1
-        samples.append(Sample(stem, patient, counts[patient]))
+        samples.append(Sample(name, patient, counts[patient], stems[name][0]))
     return tuple(sorted(samples, key=lambda sample: (sample.patient, sample.number)))
-
-
-def _natural(stem: str) -> tuple[list[tuple[int, str]], str]:
-    parts = re.split(r"([0-9]+)", stem)
-    return [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(parts)], stem

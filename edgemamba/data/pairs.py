@@ -66,10 +66,15 @@ def _size(array: UInt8) -> str:
 
 
 def _pair_hash(pair: Pair) -> str:
-    return f"{_file_hash(pair.image)}\t{_file_hash(pair.mask)}"
+    return f"{file_hash(pair.image)}\t{file_hash(pair.mask)}"
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's contents, read once for each size and time of change.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
         status = path.stat()
         return _known_hash(path, status.st_size, status.st_mtime_ns)

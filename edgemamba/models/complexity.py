@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from edgemamba.ssm import Mamba, ScanCall, scan_calls, set_form
+from edgemamba.ssm import Mamba, ScanCall, SelectiveSSM, scan_calls, set_form
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +65,15 @@ def count(model: nn.Module, size: tuple[int, int], in_channels: int = 3) -> Comp
     calls = scan_calls(model, size, in_channels)
     return Complexity(
         parameters=sum(p.numel() for p in model.parameters()),
-        macs_conv_matmul=macs + sum(_projection_macs(call) for call in calls),
+        macs_conv_matmul=macs + sum(_projection_macs(model, call) for call in calls),
         macs_scan=sum(3 * call.groups * call.length * call.d_inner * call.d_state for call in calls),
     )
 
 
-def _projection_macs(call: ScanCall) -> int:
-    """in_proj, conv1d, x_proj, dt_proj and out_proj of one scan."""
-    d_model = call.d_inner // 2
-    per_token = 2 * d_model + 4 + call.dt_rank + 2 * call.d_state + call.dt_rank + d_model
+def _projection_macs(model: nn.Module, call: ScanCall) -> int:
+    """x_proj and dt_proj of one scan; in a Mamba block in_proj, conv1d and out_proj too."""
+    per_token = 2 * call.dt_rank + 2 * call.d_state
+    if not isinstance(model.get_submodule(call.name), SelectiveSSM):
+        d_model = call.d_inner // 2
+        per_token += 2 * d_model + 4 + d_model
     return call.groups * call.length * call.d_inner * per_token

@@ -42,7 +42,7 @@ class ResNetSeg(SegmentationModel):
         self.encoder = nn.Sequential(
             nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), _PoolAfterReLU()
         )
-        kind, expansion = (_Bottleneck, 4) if bottleneck else (_Basic, 1)
+        kind, expansion = (Bottleneck, 4) if bottleneck else (_Basic, 1)
         channels = 64
         for stage, (count, width) in enumerate(zip(blocks, _WIDTHS, strict=True)):
             layers: list[nn.Module] = []
@@ -104,7 +104,7 @@ class _Basic(nn.Module):
         return F.relu(self.bn2(self.conv2(x)) + short)
 
 
-class _Bottleneck(nn.Module):
+class Bottleneck(nn.Module):
     """1x1, 3x3 with the stride, and 1x1 convolution to four times the width, beside a shortcut."""
 
     def __init__(self, cin: int, width: int, stride: int) -> None:

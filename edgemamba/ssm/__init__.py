@@ -2,6 +2,7 @@
 
 from edgemamba.ssm.forms import EXPORT_FORMS, FORMS, Form, FormModule, set_form, use_form
 from edgemamba.ssm.mamba import Mamba, ScanCall, scan_calls
+from edgemamba.ssm.selective import SelectiveSSM
 
 __all__ = [
     "EXPORT_FORMS",
@@ -10,6 +11,7 @@ __all__ = [
     "FormModule",
     "Mamba",
     "ScanCall",
+    "SelectiveSSM",
     "scan_calls",
     "set_form",
     "use_form",

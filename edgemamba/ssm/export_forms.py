@@ -23,6 +23,8 @@ from edgemamba.ssm.two_pass import with_history
 # chunking only adds passes and leaves the L2 cache.
 WIDE_STATE = 6000
 WIDE_STATE_PER_STEP = 48
+# Below this many chunks of all sequences together, the innermost axis of a chunked state, a step is too little work.
+NARROW_STATE = 16
 # Up to this many state elements in all, decays and inputs of all steps fit the L2 cache and are made at once.
 HOISTED_STATE = 140_000
 # Steps whose states are contracted together by the sequential algorithm, while they are still in the cache.
@@ -47,23 +49,31 @@ def export_chunk(length: int) -> int:
 
 def choose_form(length: int, d_inner: int, d_state: int, groups: int) -> ExportForm:
     """The faster algorithm for one call of this size."""
-    if groups * d_inner * d_state >= max(WIDE_STATE, WIDE_STATE_PER_STEP * length) or length <= 2:
+    chunk = export_chunk(length)
+    wide = groups * d_inner * d_state >= max(WIDE_STATE, WIDE_STATE_PER_STEP * length)
+    if wide or -(-length // chunk) * groups < NARROW_STATE or length <= 2:
         return ExportForm("sequential", length)
-    return ExportForm("two-pass", export_chunk(length))
+    return ExportForm("two-pass", chunk)
 
 
 @dataclasses.dataclass(frozen=True)
-class Weights:
-    """Weights of one Mamba block; ``A = -exp(A_log)`` is already a constant."""
+class StateSpace:
+    """Weights of one selective state space; ``A = -exp(A_log)`` is already a constant."""
 
     A: Tensor
     D: Tensor
-    in_proj: Tensor
-    conv: Tensor
-    conv_bias: Tensor
     x_proj: Tensor
     dt_proj: Tensor
     dt_bias: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights(StateSpace):
+    """Weights of one Mamba block."""
+
+    in_proj: Tensor
+    conv: Tensor
+    conv_bias: Tensor
     out_proj: Tensor
 
 
@@ -75,11 +85,20 @@ def softplus(x: Tensor) -> Tensor:
 def two_pass_core(tokens: Tensor, w: Weights, recurrence: Callable[..., Tensor]) -> Tensor:
     """Mamba block over tokens (Q, K, groups, d_model) in scan order, chunked; ``recurrence``: a ``two_pass``."""
     chunk, chunks, groups, d_model = (int(n) for n in tokens.shape)
-    d_inner, d_state = int(w.A.shape[0]), int(w.A.shape[1])
+    d_inner = int(w.A.shape[0])
     positions = chunks * groups
     flat = tokens.reshape(chunk * positions, d_model)
     x, z = torch.matmul(w.in_proj, flat.t()).split(d_inner, 0)
     x = _silu(_causal_conv(x.reshape(d_inner, chunk, positions), w, groups))
+    # x and z first: a runtime that holds them tokens first then turns y once, and nothing else.
+    y = _silu(z) * two_pass_ssm(x, w, (chunk, positions, groups), recurrence)
+    return torch.matmul(y.t(), w.out_proj.t()).reshape(chunk, chunks, groups, d_model)
+
+
+def two_pass_ssm(x: Tensor, w: StateSpace, sizes: tuple[int, int, int], recurrence: Callable[..., Tensor]) -> Tensor:
+    """State space over x (d_inner, Q * K * groups) in scan order -> same shape; ``sizes`` is Q, K * groups, groups."""
+    d_inner, d_state = int(w.A.shape[0]), int(w.A.shape[1])
+    chunk, positions, groups = sizes
     rank = int(w.dt_proj.shape[1])
     r, B, C = torch.matmul(w.x_proj, x).split([rank, d_state, d_state], 0)
     dt = softplus((w.dt_proj * r if rank == 1 else torch.matmul(w.dt_proj, r)) + w.dt_bias[:, None])
@@ -91,9 +110,7 @@ def two_pass_core(tokens: Tensor, w: Weights, recurrence: Callable[..., Tensor])
         C.reshape(1, d_state, chunk, positions),
         groups,
     )
-    # x and z first: a runtime that holds them tokens first then turns y once, and nothing else.
-    y = _silu(z) * (w.D[:, None] * x + y.reshape(d_inner, chunk * positions))
-    return torch.matmul(y.t(), w.out_proj.t()).reshape(chunk, chunks, groups, d_model)
+    return w.D[:, None] * x + y.reshape(d_inner, chunk * positions)
 
 
 def _silu(x: Tensor) -> Tensor:
@@ -148,7 +165,7 @@ def _shift(x: Tensor, count: int) -> Tensor:
 def sequential_core(tokens: Tensor, w: Weights, recurrence: Callable[..., Tensor]) -> Tensor:
     """Mamba block over tokens (length, 1, groups, d_model), time first; ``recurrence``: a ``sequential``."""
     length, _, groups, d_model = (int(n) for n in tokens.shape)
-    d_inner, d_state = int(w.A.shape[0]), int(w.A.shape[1])
+    d_inner = int(w.A.shape[0])
     rows = length * groups
     x, z = torch.matmul(tokens.reshape(rows, d_model), w.in_proj.t()).split(d_inner, 1)
     taps = int(w.conv.shape[1])
@@ -156,8 +173,15 @@ def sequential_core(tokens: Tensor, w: Weights, recurrence: Callable[..., Tensor
     conv = padded[:rows] * w.conv[:, 0] + w.conv_bias
     for tap in range(1, taps):
         conv = conv + padded[tap * groups : tap * groups + rows] * w.conv[:, tap]
-    x = _silu(conv)
-    rank = int(w.dt_proj.shape[1])
+    y = sequential_ssm(_silu(conv), w, groups, recurrence) * _silu(z)
+    return torch.matmul(y, w.out_proj.t()).reshape(length, 1, groups, d_model)
+
+
+def sequential_ssm(x: Tensor, w: StateSpace, groups: int, recurrence: Callable[..., Tensor]) -> Tensor:
+    """State space over x (length * groups, d_inner), time first -> same shape."""
+    d_inner, d_state = int(w.A.shape[0]), int(w.A.shape[1])
+    rows = int(x.shape[0])
+    length, rank = rows // groups, int(w.dt_proj.shape[1])
     r, B, C = torch.matmul(x, w.x_proj.t()).split([rank, d_state, d_state], 1)
     dt = softplus(torch.matmul(r, w.dt_proj.t()) + w.dt_bias)
     y = recurrence(
@@ -167,8 +191,7 @@ def sequential_core(tokens: Tensor, w: Weights, recurrence: Callable[..., Tensor
         B.reshape(length, groups, d_state, 1),
         C.reshape(length, groups, d_state, 1),
     ).reshape(rows, d_inner)
-    y = (y + w.D * x) * _silu(z)
-    return torch.matmul(y, w.out_proj.t()).reshape(length, 1, groups, d_model)
+    return y + w.D * x
 
 
 def sequential(dt: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from edgemamba.ssm import export_forms, scan_op
 from edgemamba.ssm.forms import EXPORT_FORMS, Form, FormModule, set_form
 from edgemamba.ssm.reference import selective_scan
-from edgemamba.ssm.two_pass import chunk_length, two_pass_scan, with_history
-
-DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
+from edgemamba.ssm.selective import SelectiveSSM, reset_state_space, train_state_space
+from edgemamba.ssm.two_pass import chunk_length, with_history
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,19 +53,7 @@ class Mamba(FormModule):
         self.dt_proj = nn.Linear(self.dt_rank, self.d_inner)
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
         self.register_buffer("_rates", torch.empty(0), persistent=False)
-        self.reset_state_space()
-
-    @torch.no_grad()
-    def reset_state_space(self) -> None:
-        """Initialise what is peculiar to a state space: A_n = -n, D = 1, dt log-uniform in 0.001 .. 0.1."""
-        self.A_log.copy_(torch.log(torch.arange(1, self.d_state + 1).float()).expand_as(self.A_log))
-        self.D.fill_(1.0)
-        bound = self.dt_rank**-0.5
-        self.dt_proj.weight.uniform_(-bound, bound)
-        log_dt = torch.rand(self.d_inner) * (math.log(DT_MAX) - math.log(DT_MIN)) + math.log(DT_MIN)
-        dt = torch.exp(log_dt).clamp(min=DT_FLOOR)
-        # The inverse of softplus, so that dt comes out of softplus(bias).
-        self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+        reset_state_space(self.A_log, self.D, self.dt_proj)
 
     def use(self, form: Form) -> None:
         """Switch form; the export forms hold ``A = -exp(A_log)`` as a constant, computed now."""
@@ -114,11 +101,8 @@ class Mamba(FormModule):
                 xz = xz.float()
             x, z = xz.split(self.d_inner)
             x = F.silu(self._causal_conv(x.view(self.d_inner, chunk, -1), groups)).flatten(1)
-            r, B, C = torch.matmul(self.x_proj.weight, x).split([self.dt_rank, self.d_state, self.d_state])
-            dt = F.softplus(torch.addmm(self.dt_proj.bias[:, None], self.dt_proj.weight, r))
-            shape = (-1, chunk, chunks, groups)
-            A = -torch.exp(self.A_log)
-            y = two_pass_scan(x.view(shape), dt.view(shape), A, B.view(shape), C.view(shape), self.D)
+            x = x.view(-1, chunk, chunks, groups)
+            y = train_state_space(x, self.x_proj, self.dt_proj, self.A_log, self.D)
             y = y.flatten(1) * F.silu(z)
         return torch.matmul(y.t(), self.out_proj.weight.t()).view(tokens.shape)
 
@@ -170,11 +154,14 @@ def scan_calls(model: nn.Module, size: tuple[int, int], in_channels: int = 3) ->
     set_form(shadow, "off")
     calls: list[ScanCall] = []
     for name, block in shadow.named_modules():
-        if isinstance(block, Mamba):
+        if isinstance(block, (Mamba, SelectiveSSM)):
 
-            def record(block: Mamba, inputs: tuple[Tensor, ...], name: str = name) -> None:
+            def record(block: Mamba | SelectiveSSM, inputs: tuple[Tensor, ...], name: str = name) -> None:
                 shape = inputs[0].shape
-                groups, length = (shape[2], shape[0] * shape[1]) if len(shape) == 4 else shape[:2]
+                if isinstance(block, SelectiveSSM):
+                    groups, length = shape[0], shape[2]
+                else:
+                    groups, length = (shape[2], shape[0] * shape[1]) if len(shape) == 4 else shape[:2]
                 calls.append(ScanCall(name, length, block.d_inner, block.d_state, block.dt_rank, groups))
 
             block.register_forward_pre_hook(record)

@@ -187,4 +187,4 @@ def _load(
     from edgemamba.data import load_arrays
 
     arrays = load_arrays(dataset, list(indices), size, Console(quiet=True))
-    return arrays.images, arrays.masks, tuple(sample.id for sample in arrays.samples), origin
+    return arrays.images, arrays.truths, tuple(sample.id for sample in arrays.samples), origin

@@ -219,13 +219,19 @@ def merge_slices(model: onnx.ModelProto) -> None:
         if before is None or before.op_type != "Slice":
             continue
         first, second = _limits(before, known), _limits(node, known)
-        if first is None or second is None or set(first[2]) & set(second[2]):
+        if first is None or second is None or _may_share_an_axis(first[2], second[2]):
             continue
         inputs = [before.input[0]]
         for part, (one, two) in enumerate(zip(first, second, strict=True)):
             inputs.append(add_initializer(graph, f"{node.output[0]}.limits{part}", np.concatenate([one, two])))
         del node.input[:]
         node.input.extend(inputs)
+
+
+def _may_share_an_axis(first: Any, second: Any) -> bool:
+    """Whether two lists of axes have one in common, where some may be counted from the end."""
+    from_the_end = {bool(axis < 0) for axis in (*first, *second)}
+    return len(from_the_end) > 1 or bool(set(first) & set(second))
 
 
 def _limits(node: onnx.NodeProto, known: dict[str, onnx.TensorProto]) -> list[Any] | None:

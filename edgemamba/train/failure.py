@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgemamba.files import write_json, write_together
-from edgemamba.train.augment import unpack
+from edgemamba.models import RandomModule
 from edgemamba.train.drawing import INK, SCALE, canvas, finish, font
-from edgemamba.train.losses import PixelLoss
-from edgemamba.train.plots import CORRECT, FALSE, tint
 from edgemamba.train.run_folder import FAILED
+from edgemamba.train.slices import CORRECT, FALSE, tint
 from edgemamba.train.step import TrainStep, autocast
+from edgemamba.train.task import Packed
 
 _TILE, _COLUMNS, _SHOWN = 128, 8, 32
 
@@ -37,8 +38,8 @@ class FailedBatch:
 
     Attributes:
         inputs: float32 (B, 3, H, W), augmented.
-        targets: float32 (B, 1, H, W), the mask.
-        logits: float32 (B, 1, H, W).
+        targets: float32 (B, 1, H, W), the mask, or of a classifier (B, K).
+        logits: float32, as the targets.
         indices: int64 (B), into the training or validation part.
     """
 
@@ -57,28 +58,35 @@ def training_batch(step: TrainStep, seed: int, order: Tensor) -> FailedBatch:
         seed: of the epoch's random numbers.
         order: int64 (steps so far, B), on the device.
     """
+    model = step.learner.model
+    # Such modules take their random numbers between those of the augmentation.
+    draws_too = any(isinstance(part, RandomModule) for part in model.modules())
     step.begin(seed)
-    for indices in order:
+    for number, indices in enumerate(order, 1):
         step.indices.copy_(indices)
         images, target = step.draw()
-    with autocast(step.amp):
-        logits = step.learner.model(images).float()
-    return FailedBatch(*(tensor.detach().cpu().contiguous() for tensor in (images, target, logits, order[-1])))
+        if draws_too or number == len(order):
+            with autocast(step.amp):
+                logits = model(images).float()
+    return _on_cpu(images, target, logits, order[-1])
 
 
 @torch.no_grad()
-def validation_batch(
-    model: nn.Module, packed: Tensor, loss: PixelLoss, batch: int, layout: torch.memory_format
-) -> FailedBatch:
-    """The first batch of the validation slices whose loss is not finite; the last one where all of them are."""
-    for number, part in enumerate(packed.split(batch)):
-        images, target = unpack(part)
-        images = images.contiguous(memory_format=layout)
-        logits = model(images).float()
-        indices = torch.arange(len(part)) + number * batch
-        if not bool(torch.isfinite(loss(logits, target))):
+def validation_batch(step: TrainStep, packed: Packed, batch: int) -> FailedBatch:
+    """The first batch of the validation samples whose loss is not finite; the last one where all of them are."""
+    learner, task = step.learner, step.task
+    plain = dataclasses.replace(learner.recipe, augmentation=None)
+    for begin in range(0, len(packed[0]), batch):
+        part = tuple(tensor[begin : begin + batch] for tensor in packed)
+        if not math.isfinite(task.validate(learner.average, part, learner.recipe, batch, learner.layout).loss):
             break
-    return FailedBatch(*(tensor.cpu().contiguous() for tensor in (images, target, logits, indices)))
+    images, target = task.prepare(plain, packed, step.generator)(part)
+    logits = learner.average(images.contiguous(memory_format=learner.layout)).float()
+    return _on_cpu(images, target, logits, torch.arange(begin, begin + len(images)))
+
+
+def _on_cpu(*tensors: Tensor) -> FailedBatch:
+    return FailedBatch(*(tensor.detach().cpu().contiguous() for tensor in tensors))
 
 
 def save_failed(out: Path, batch: FailedBatch, ids: Sequence[str], about: dict[str, Any]) -> Path:
@@ -118,12 +126,12 @@ def _facts(values: Tensor, name: str) -> dict[str, Any]:
 
 
 def _sheet(batch: FailedBatch, ids: Sequence[str]) -> bytes:
-    """PNG: every slice with its mask in green, below it its logits in grey and what is not finite in pink."""
+    """PNG: every input; of masks with the target in green, below it logits in grey and what is not finite in pink."""
     count = min(len(ids), _SHOWN)
     columns = min(count, _COLUMNS)
     rows = -(-count // columns)
     height = _TILE * batch.inputs.shape[2] // batch.inputs.shape[3]
-    step_x, step_y = _TILE + 8, 2 * height + 30
+    step_x, step_y = _TILE + 8, (2 if batch.logits.ndim == 4 else 1) * height + 30
     image, draw = canvas(columns * step_x + 8, rows * step_y + 8)
     for i in range(count):
         x, y = (8 + (i % columns) * step_x) * SCALE, (8 + (i // columns) * step_y) * SCALE
@@ -136,12 +144,13 @@ def _sheet(batch: FailedBatch, ids: Sequence[str]) -> bytes:
     return stream.getvalue()
 
 
-def _views(batch: FailedBatch, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    picture, mask, logits = (t[index].numpy() for t in (batch.inputs, batch.targets, batch.logits))
-    shown = _grey(picture.transpose(1, 2, 0))
-    flat = np.repeat(logits[0][:, :, None], 3, axis=2)
-    bad = ~np.isfinite(logits[0])
-    return tint(shown, [(mask[0] > 0.5, CORRECT)], 0.4), tint(_grey(flat), [(bad, FALSE)], 1.0)
+def _views(batch: FailedBatch, index: int) -> list[NDArray[np.uint8]]:
+    shown = _grey(batch.inputs[index].numpy().transpose(1, 2, 0))
+    if batch.logits.ndim != 4:
+        return [shown]
+    mask, logits = batch.targets[index, 0].numpy(), batch.logits[index, 0].numpy()
+    flat = np.repeat(logits[:, :, None], 3, axis=2)
+    return [tint(shown, [(mask > 0.5, CORRECT)], 0.4), tint(_grey(flat), [(~np.isfinite(logits), FALSE)], 1.0)]
 
 
 def _grey(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:

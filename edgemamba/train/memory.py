@@ -46,19 +46,19 @@ def sufficient_memory(step: TrainStep) -> Iterator[None]:
         reason = str(error).splitlines()[0] if str(error) else "memory error"
     else:
         return
-    batch, device = len(step.indices), step.packed.device
-    height, width = step.packed.shape[-2:]
+    batch, device = len(step.indices), step.packed[0].device
+    height, width = step.packed[0].shape[-2:]
     fitting = _measured(step) if device.type == "cuda" else None
     where = "the GPU" if device.type == "cuda" else "this machine"
     if batch == 1 or fitting == 0:
         raise InputError(
-            f"{where} has too little memory for one slice of {height}x{width} a step ({reason})",
+            f"{where} has too little memory for a batch of one at {height}x{width} ({reason})",
             hint="a smaller --size or a smaller network",
         )
     advice = max(1, batch // 2) if fitting is None else min(fitting, batch - 1)
     how = "half of it" if fitting is None else "measured with smaller batches"
     raise InputError(
-        f"{where} has too little memory for {batch} slices of {height}x{width} a step ({reason})",
+        f"{where} has too little memory for {batch} {step.task.unit} of {height}x{width} a step ({reason})",
         hint=f"--batch {advice} ({how}), or a smaller --size",
     )
 
@@ -114,9 +114,9 @@ def _measured(step: TrainStep) -> int | None:
 
 def _peak(step: TrainStep, batch: int) -> float:
     """Bytes that one step of ``batch`` slices needs beside what lies there already."""
-    trial = TrainStep(step.learner, step.packed, batch=batch, steps=1, amp=step.amp, teachers=step.teachers)
+    trial = TrainStep(step.learner, step.task, step.packed, batch=batch, steps=1, amp=step.amp, teachers=step.teachers)
     trial.begin(0)
-    indices = torch.arange(batch, device=step.packed.device) % len(step.packed)
+    indices = torch.arange(batch, device=step.packed[0].device) % len(step.packed[0])
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     trial.run(indices, 0.0, 0.0)

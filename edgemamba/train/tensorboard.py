@@ -7,7 +7,6 @@ So a run needs no TensorBoard and no TensorFlow; only whoever looks at it does.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import struct
 from collections.abc import Sequence
@@ -65,11 +64,10 @@ class EventLog:
 def scalars(row: Row) -> dict[str, float]:
     """Numbers of an epoch by tag: train/..., val/... and run/...; what is not defined is left out."""
     found = {}
-    for field in dataclasses.fields(row):
-        value = getattr(row, field.name)
-        part, _, rest = field.name.partition("_")
-        if field.name != "epoch" and isinstance(value, int | float):
-            found[f"{part}/{rest}" if part in _PARTS else f"run/{field.name}"] = float(value)
+    for name, value in {**vars(row), **row.scores}.items():
+        part, _, rest = name.partition("_")
+        if name != "epoch" and isinstance(value, int | float):
+            found[f"{part}/{rest}" if part in _PARTS else f"run/{name}"] = float(value)
     return found
 
 

@@ -41,7 +41,18 @@ def test_listing_needs_no_numpy() -> None:
 
 
 def test_table_names_its_rows() -> None:
-    assert list(DATASETS) == [info.name for info in DATASETS.values()] == ["phantoms", "lgg", "folder"]
+    assert (
+        list(DATASETS)
+        == [info.name for info in DATASETS.values()]
+        == [
+            "phantoms",
+            "lgg",
+            "folder",
+            "shapes",
+            "cifar100",
+            "classes",
+        ]
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,7 +83,7 @@ def test_environment_names_the_default(
     monkeypatch.setenv("EDGEMAMBA_DATA", str(make_folder(["a"])))
     assert default_data() == ("folder", tmp_path / "pairs")
     monkeypatch.setenv("EDGEMAMBA_DATA", str(tmp_path))
-    with pytest.raises(InputError, match="holds neither kaggle_3m"):
+    with pytest.raises(InputError, match="holds none of: kaggle_3m"):
         default_data()
     monkeypatch.setenv("EDGEMAMBA_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="is not a folder"):
@@ -83,20 +94,20 @@ def test_arrays_are_what_the_board_would_see(make_folder: Make) -> None:
     dataset = open_dataset("folder", make_folder([f"s{k}" for k in range(7)]))
     arrays = load_arrays(dataset, (5, 0, 3), (32, 16), QUIET)
     assert (arrays.images.dtype, arrays.images.shape) == (np.uint8, (3, 3, 32, 16))
-    assert (arrays.masks.dtype, arrays.masks.shape) == (np.uint8, (3, 32, 16))
+    assert (arrays.truths.dtype, arrays.truths.shape) == (np.uint8, (3, 32, 16))
     assert [sample.id for sample in arrays.samples] == ["s5", "s0", "s3"]
     for place, index in enumerate((5, 0, 3)):
         image, mask = dataset.read(index)
         np.testing.assert_array_equal(arrays.images[place][None], images.to_input(image, (32, 16), 1.0))
-        assert set(np.unique(arrays.masks[place])) <= {0, 1}
-        assert bool(arrays.masks[place].any()) == bool(mask.any())
+        assert set(np.unique(arrays.truths[place])) <= {0, 1}
+        assert bool(arrays.truths[place].any()) == bool(mask.any())
 
 
 def test_arrays_at_the_files_own_size_are_exact(lgg_root: Path) -> None:
     arrays = load_arrays(open_dataset("lgg", lgg_root), range(4), (20, 24), QUIET)
     for place, number in enumerate((1, 2, 10, 11)):
         np.testing.assert_array_equal(arrays.images[place].transpose(1, 2, 0), picture(number))
-        np.testing.assert_array_equal(arrays.masks[place], blob(number))
+        np.testing.assert_array_equal(arrays.truths[place], blob(number))
 
 
 def test_bad_files_are_counted_and_the_first_named(make_folder: Make) -> None:

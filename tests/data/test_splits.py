@@ -126,7 +126,7 @@ def test_the_sizes_of_lgg() -> None:
 def test_unknown_split(spec: str) -> None:
     with pytest.raises(UsageError, match="no split is named") as caught:
         split_dataset(made([2] * 10), spec)
-    assert "image, patient, fold:0 ... fold:4" in caught.value.hint
+    assert "image, patient, official, fold:0 ... fold:4" in caught.value.hint
 
 
 def test_too_few_samples_or_patients() -> None:

@@ -11,7 +11,8 @@ from edgemamba.models import build, count
 from edgemamba.registry import MODELS
 from edgemamba.ssm import ScanCall, scan_calls, set_form
 
-# 2 x multiply-accumulates at 256x256 in 1e9: convolutions, products and the contraction C h of the scan.
+# 2 x multiply-accumulates at 256x256 (classifiers: 32x32) in 1e9: convolutions, products and the contraction C h of
+# the scan.
 GFLOP = {
     "ul-vm-unet": 0.1353,
     "ul-vm-unet-v1": 0.5261,
@@ -29,14 +30,31 @@ GFLOP = {
     "ultralbm-unet-token": 0.1225,
     "ultralbm-unet-t": 0.0390,
     "segformer": 9.90,
+    "vim": 0.2290,
+    "vim-2d": 0.2258,
+    "vim-2d-uni": 0.2016,
+    "vim-2d-nano": 0.0210,
+    "vim-2d-tiny": 0.0620,
+    "vim-2d-base": 0.8462,
+    "resnet9": 0.7586,
+    "resnet50": 2.5960,
 }
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_published_operations(name: str) -> None:
-    cost = count(build(name), (256, 256))
+    cost = count(build(name), MODELS[name].size)
     assert cost.parameters == MODELS[name].parameters
-    assert 2e-9 * (cost.macs_conv_matmul + cost.macs_scan / 3) == pytest.approx(GFLOP[name], rel=4e-4, abs=5e-5)
+    assert 2e-9 * (cost.macs_conv_matmul + cost.macs_scan / 3) == pytest.approx(GFLOP[name], rel=4e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["vim", "vim-2d-nano", "resnet9"])
+def test_counter_of_pytorch_on_classifiers(name: str) -> None:
+    model, size = build(name).eval(), MODELS[name].size
+    set_form(model, "reference")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, *size))
+    assert counter.get_total_flops() == 2 * count(model, size).macs_conv_matmul
 
 
 @pytest.mark.parametrize("name", ["ul-vm-unet-v1", "ul-vm-unet-v5", "unet"])
@@ -75,6 +93,13 @@ def test_scan_calls_at_full_size() -> None:
         (1024, 32, 1, 4),
     ]
     assert calls("unet") == []
+
+
+def test_scan_calls_of_a_classifier() -> None:
+    calls = scan_calls(build("vim-2d-nano"), (32, 32))
+    assert len(calls) == 8
+    assert calls[1] == ScanCall("layers.0.mixer.ssm_b", 64, 128, 16, 4, 1)
+    assert {call.length for call in scan_calls(build("vim"), (32, 32))} == {65}
 
 
 def test_counting_leaves_the_network_as_it_was() -> None:

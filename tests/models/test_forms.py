@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgemamba.models import SegmentationModel, build
+from edgemamba.models import Network, build, build_segmentation
 from edgemamba.models.blocks import Conv3x3, GroupNorm4, LayerNorm, Upsample2
 from edgemamba.registry import MODELS
 from edgemamba.ssm import EXPORT_FORMS, Form, FormModule, set_form, use_form
@@ -14,7 +14,7 @@ from edgemamba.ssm import EXPORT_FORMS, Form, FormModule, set_form, use_form
 SIZES = {"ul-vm-unet": (96, 64), "ul-vm-unet-v1": (48, 80), "ul-vm-unet-v4": (64, 96), "ul-vm-unet-v5": (64, 64)}
 
 
-def disturbed(name: str) -> SegmentationModel:
+def disturbed(name: str) -> Network:
     """A network whose norms also have negative weights, and whose states matter."""
     torch.manual_seed(0)
     model = build(name).eval()
@@ -29,6 +29,19 @@ def disturbed(name: str) -> SegmentationModel:
 def test_forms_agree(name: str) -> None:
     model = disturbed(name).double()
     x = torch.rand(2, 3, *SIZES[name], dtype=torch.float64)
+    with torch.no_grad(), use_form(model, "reference"):
+        expected = model(x)
+    for form in ("train", *EXPORT_FORMS):
+        with torch.no_grad(), use_form(model, form):
+            torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-10)
+    with torch.no_grad(), use_form(model, "off"):
+        assert float((model(x) - expected).abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("name", ["vim", "vim-2d-uni", "vim-2d-nano"])
+def test_forms_of_classifiers_agree(name: str) -> None:
+    model = disturbed(name).double()
+    x = torch.rand(2, 3, 32, 32, dtype=torch.float64)
     with torch.no_grad(), use_form(model, "reference"):
         expected = model(x)
     for form in ("train", *EXPORT_FORMS):
@@ -56,9 +69,9 @@ def test_unknown_form() -> None:
         set_form(build("ul-vm-unet"), "tensorrt")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(n for n, info in MODELS.items() if info.task == "segmentation"))
 def test_decoder_maps_for_deep_supervision(name: str) -> None:
-    model = build(name).eval()
+    model = build_segmentation(name).eval()
     with torch.no_grad():
         logits, maps = model.forward_features(torch.rand(2, 3, 64, 64))
     assert logits.shape == (2, 1, 64, 64)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from edgemamba.models import SegmentationModel, build
+from edgemamba.models import Network, build
 
 
-def fresh(name: str) -> SegmentationModel:
+def fresh(name: str) -> Network:
     """The registered network in evaluation mode, seeded, its running statistics other than 0 and 1."""
     torch.manual_seed(0)
     model = build(name).eval()

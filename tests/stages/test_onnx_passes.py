@@ -128,9 +128,10 @@ def test_slices_on_two_axes_become_one_and_on_the_same_axis_stay() -> None:
     model = build(nodes, {**one, **two})
     apply(passes.merge_slices, model)
     assert apply(passes.drop_dead, model) == ["Slice"]
-    same = build(nodes, {**one, **two, "a2": np.array([2])})
-    apply(passes.merge_slices, same)
-    assert apply(passes.drop_dead, same) == ["Slice", "Slice"]
+    for axis in (2, -2):
+        same = build(nodes, {**one, **two, "a2": np.array([axis])})
+        apply(passes.merge_slices, same)
+        assert apply(passes.drop_dead, same) == ["Slice", "Slice"]
 
 
 @pytest.mark.parametrize("operator", ["Conv", "ConvTranspose"])

@@ -17,17 +17,19 @@ from torch import Tensor
 
 from edgemamba.data import open_dataset, split_dataset
 from edgemamba.errors import InputError
-from edgemamba.models import build
+from edgemamba.models import RandomModule, build
 from edgemamba.records import RunRecord, load_record
 from edgemamba.registry import model_info
 from edgemamba.train import resume_config, train
 from edgemamba.train import run as run_module
 from edgemamba.train.augment import Augmenter, pack
-from edgemamba.train.failure import training_batch, validation_batch
+from edgemamba.train.class_recipes import resolve_classes
+from edgemamba.train.classification import ClassificationTask
+from edgemamba.train.failure import save_failed, training_batch, validation_batch
 from edgemamba.train.learner import Learner
-from edgemamba.train.losses import LOSSES
 from edgemamba.train.memory import fitting_batch, ran_out
 from edgemamba.train.recipes import resolve
+from edgemamba.train.segmentation import SegmentationTask
 from edgemamba.train.step import TrainStep
 from train.runs import PHANTOMS, QUIET, tiny
 
@@ -42,7 +44,7 @@ def packed() -> Tensor:
 def make(packed: Tensor, name: str = "default") -> tuple[Learner, TrainStep]:
     torch.manual_seed(0)
     learner = Learner(build("ul-vm-unet"), resolve(name, model_info("ul-vm-unet"), batch=4, steps=100))
-    step = TrainStep(learner, packed, batch=4, steps=5, amp=False)
+    step = TrainStep(learner, SegmentationTask(), (packed,), batch=4, steps=5, amp=False)
     step.begin(77)
     return learner, step
 
@@ -176,9 +178,38 @@ def test_the_first_bad_batch_of_a_validation_is_found(packed: Tensor) -> None:
             logits[((x * 255).round() == packed[5, :3]).flatten(1).all(1)] = float("nan")
             return logits
 
-    batch = validation_batch(Odd(), packed, LOSSES["bce"], 3, torch.contiguous_format)
+    learner, step = make(packed)
+    learner.average = Odd()  # type: ignore[assignment]
+    batch = validation_batch(step, (packed,), 3)
     assert batch.indices.tolist() == [3, 4, 5]
     assert torch.isnan(batch.logits).flatten(1).any(1).tolist() == [False, False, True]
+    torch.testing.assert_close(batch.inputs, packed[3:6, :3].float() / 255)
+
+
+def test_a_classifier_whose_own_random_numbers_lie_between_the_draws(tmp_path: Path) -> None:
+    """Stochastic depth draws from the step's generator in every forward pass."""
+    rng = np.random.default_rng(2)
+    pictures = (torch.from_numpy(rng.integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)), torch.arange(8) % 3)
+    task = ClassificationTask(["a", "b", "c"])
+    torch.manual_seed(0)
+    info = model_info("vim")
+    recipe = resolve_classes("default", info, batch=4, steps=100)
+    learner = Learner(build("vim", classes=3), recipe)
+    assert any(isinstance(part, RandomModule) for part in learner.model.modules())
+    step = TrainStep(learner, task, pictures, batch=4, steps=5, amp=False)
+    step.begin(3)
+    seen: list[Tensor] = []
+    draw = step.draw
+    step.draw = lambda: (seen.append((drawn := draw())[0]), drawn)[1]  # type: ignore[method-assign, func-returns-value]
+    for indices in ORDER[:2]:
+        step.run(indices, 1e-4, 0.5)
+    expected = seen[-1]
+    batch = training_batch(step, 3, ORDER[:2])
+    assert torch.equal(batch.inputs, expected)
+    assert batch.targets.shape == batch.logits.shape == (4, 3)
+    folder = save_failed(tmp_path, batch, [f"p{i}" for i in range(8)], {"what": "loss is nan"})
+    with Image.open(folder / "sheet.png") as sheet:
+        assert sheet.height < 200
 
 
 def raised(kind: str) -> None:
@@ -197,7 +228,7 @@ def test_too_little_memory_names_a_batch(kind: str, tmp_path: Path, monkeypatch:
         train(tiny(tmp_path / "out", batch=12), QUIET)
     assert caught.value.hint.startswith("--batch 6 (half of it)")
     assert "allocate" in caught.value.message
-    with pytest.raises(InputError, match="too little memory for one slice of 32x32") as caught:
+    with pytest.raises(InputError, match="too little memory for a batch of one at 32x32") as caught:
         train(tiny(tmp_path / "one", batch=1), QUIET)
     assert "--size" in caught.value.hint and "--batch" not in caught.value.hint
 
