@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 
 RECORD = "run.json"
+# What of a run's environment goes into documents that leave the machine.
+_HARDWARE = ("device", "gpu", "cpu", "scan", "amp", "compile", "packages", "world_size", "backend")
 IMPORT_RECORD = "import.json"
 IMPORTED = "weights/imported.safetensors"
 
@@ -135,6 +137,11 @@ class TrainedSource(Source):
         kept = ("edgemamba", "commit", "recipe", "init", "epochs", "epochs_done", "batch", "seed", "started")
         best = {"best_epoch", "best_val_dice_pooled", "best_val_top1"}
         run = self.run.model_dump(mode="json", include={*kept, "train_seconds", *best})
+        environment = self.run.environment
+        run["environment"] = {key: environment[key] for key in _HARDWARE if key in environment}
+        if "teachers" in environment:
+            told = [{key: one[key] for key in ("model", "weights_sha256")} for one in environment["teachers"]]
+            run["teachers"] = told
         return {"name": self.name, "weights_sha256": self.weights_sha256, "run": run}
 
     def build(self) -> Network:

@@ -20,7 +20,8 @@ from edgemamba.evaluation.evaluate import Evaluation, Predict
 from edgemamba.evaluation.evaluate import evaluate as score
 from edgemamba.evaluation.pictures import case_pictures, write_pictures
 from edgemamba.evaluation.predictors import bundle_predictor
-from edgemamba.files import new_folder, refuse_taken, refuse_unwritable, write_json, write_text
+from edgemamba.evaluation.volumes import Postprocessing, evaluate_volumes
+from edgemamba.files import new_folder, refuse_taken, refuse_unwritable, sha256_bytes, write_json, write_text
 from edgemamba.records import DataRef
 from edgemamba.sources import open_source
 
@@ -45,6 +46,7 @@ class EvaluateOptions:
         threads: CPU threads; 0 leaves torch's choice and gives a Bundle one.
         seed: of the bootstrap.
         out: folder of the results; None writes nothing.
+        processing: of whole volumes.
     """
 
     data: tuple[str, Path | None, dict[str, Any]] | None = None
@@ -58,6 +60,7 @@ class EvaluateOptions:
     threads: int = 0
     seed: int = 0
     out: Path | None = None
+    processing: Postprocessing = dataclasses.field(default_factory=Postprocessing)
 
     def __post_init__(self) -> None:
         if self.part not in PARTS:
@@ -101,7 +104,7 @@ def evaluate_subject(subject: str, options: EvaluateOptions, console: Console) -
     indices = getattr(split, options.part)
     if opened.task == "classification":
         return _classes(opened, options, dataset, indices, split.spec, console)
-    found = score(opened.predict, dataset, indices, opened.size, console, options.threshold, split=split.spec)
+    found = _masks(opened, options, dataset, indices, split, console)
     document = {**found.document(seed=options.seed), "part": options.part, "subject": opened.about}
     if options.ssm:
         if opened.model is None:
@@ -120,6 +123,77 @@ def evaluate_subject(subject: str, options: EvaluateOptions, console: Console) -
     if options.out is not None:
         _write(options.out, document, found, opened.predict, dataset)
     return document
+
+
+def evaluate_folds(subjects: Sequence[str], options: EvaluateOptions, console: Console) -> dict[str, Any]:
+    """Score the runs of a cross-validation together: every patient by the run that has not seen it.
+
+    Returns:
+        the evaluation's document over all runs' test parts, with ``subjects`` and each fold's mean a volume.
+
+    Raises:
+        UsageError: an option that does not fit several runs.
+        InputError: the runs are no folds of one data set and model, or two of one fold.
+    """
+    if options.ssm or options.part != "test":
+        raise UsageError("several runs are scored on their test parts, without --ssm", hint="leave them out")
+    parts: list[Evaluation] = []
+    about: list[dict[str, Any]] = []
+    kinds = set()
+    for subject in subjects:
+        opened = _open(subject, options, console)
+        if opened.data is None or not opened.data.split.startswith("fold:") or opened.task != "segmentation":
+            raise InputError(
+                f"{subject} is no fold of a cross-validation", hint="train with --split fold:0 to --split fold:4"
+            )
+        dataset, split = _data(opened, options)
+        parts.append(_masks(opened, options, dataset, split.test, split, console))
+        about.append(opened.about)
+        kinds.add((opened.about["model"], opened.data.fingerprint, opened.size))
+    if len(kinds) > 1:
+        raise InputError("the runs differ in model, data or size", hint="give the folds of one cross-validation")
+    folds = [part.split for part in parts]
+    if len(set(folds)) < len(folds):
+        raise InputError(f"two runs are of one fold: {', '.join(sorted(folds))}", hint="give one run for each fold")
+    whole = dataclasses.replace(parts[0], split="folds", slices=tuple(one for part in parts for one in part.slices))
+    document = whole.document(seed=options.seed)
+    document["folds"] = {part.split: part.value("volume") for part in parts}
+    document["per_patient"] = [{**row, "patient": _pseudonym(row["patient"])} for row in whole.per_patient()]
+    if options.out is not None:
+        with new_folder(options.out) as folder:
+            write_json(folder / "evaluation.json", {**document, "subjects": about})
+            write_text(folder / "per_slice.csv", whole.per_slice_csv())
+    return {**document, "subjects": about}
+
+
+def _pseudonym(patient: str) -> str:
+    return sha256_bytes(patient.encode())[:12]
+
+
+def _masks(
+    opened: _Subject,
+    options: EvaluateOptions,
+    dataset: Dataset,
+    indices: Sequence[int],
+    split: Split,
+    console: Console,
+) -> Evaluation:
+    if options.processing.idle:
+        return score(opened.predict, dataset, indices, opened.size, console, options.threshold, split=split.spec)
+    if split.spec == "image" and (options.processing.neighbours or options.processing.component_share):
+        raise UsageError(
+            "the image split holds single slices, not volumes", hint="leave out --neighbours, --components"
+        )
+    return evaluate_volumes(
+        opened.predict,
+        dataset,
+        indices,
+        opened.size,
+        console,
+        options.threshold,
+        options.processing,
+        split=split.spec,
+    )
 
 
 def _classes(
