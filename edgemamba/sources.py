@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 
 RECORD = "run.json"
+# What of a run's environment goes into documents that leave the machine.
+_HARDWARE = ("device", "gpu", "cpu", "scan", "amp", "compile", "packages", "world_size", "backend")
 IMPORT_RECORD = "import.json"
 IMPORTED = "weights/imported.safetensors"
 
@@ -140,6 +142,11 @@ class TrainedSource(Source):
         kept = ("edgemamba", "commit", "recipe", "init", "epochs", "epochs_done", "batch", "seed", "started")
         best = {"best_epoch", "best_val_dice_pooled", "best_val_top1"}
         run = self.run.model_dump(mode="json", include={*kept, "train_seconds", *best})
+        environment = self.run.environment
+        run["environment"] = {key: environment[key] for key in _HARDWARE if key in environment}
+        if "teachers" in environment:
+            told = [{key: one[key] for key in ("model", "weights_sha256")} for one in environment["teachers"]]
+            run["teachers"] = told
         return {"name": self.name, "weights_sha256": self.weights_sha256, "run": run}
 
     def build(self) -> Network:
@@ -152,6 +159,59 @@ class TrainedSource(Source):
         from edgemamba.models.weights import build_trained
 
         return build_trained(self.model, self.weights, len(self.labels) or None)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportedSource(Source):
+    """Weights that were trained and published elsewhere, as ``edgemamba import-weights`` keeps them.
+
+    Attributes:
+        weights: safetensors file.
+        record: where they are from.
+        folder: holds import.json.
+    """
+
+    name: str
+    info: ModelInfo
+    weights: Path
+    weights_sha256: str
+    size: tuple[int, int]
+    record: ImportRecord
+    folder: Path
+    channels: int = 3
+    images: Path | None = None
+
+    @property
+    def data(self) -> None:
+        """Not known."""
+        return
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Nothing was measured here."""
+        return {}
+
+    @property
+    def labels(self) -> list[str]:
+        """Not known."""
+        return []
+
+    def document(self) -> dict[str, Any]:
+        """Name, hash of the weights, and what the import's record says, without paths."""
+        kept = {"edgemamba", "commit", "created", "channel_order", "file", "file_sha256", "changes"}
+        told = self.record.model_dump(mode="json", include=kept)
+        return {"name": self.name, "weights_sha256": self.weights_sha256, "import": told}
+
+    def build(self) -> Network:
+        """The network with its weights: float32, evaluation mode, on the CPU; gives logits.
+
+        Raises:
+            InputError: the file is not safetensors, or not of this model.
+        """
+        require("torch", "train")
+        from edgemamba.models.weights import build_trained
+
+        return build_trained(self.model, self.weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,59 +269,6 @@ class ModuleSource(Source):
 
         predict = super().reference()
         return lambda images: np.stack([predict(images[index : index + 1]) for index in range(len(images))])
-
-
-@dataclasses.dataclass(frozen=True)
-class ImportedSource(Source):
-    """Weights that were trained and published elsewhere, as ``edgemamba import-weights`` keeps them.
-
-    Attributes:
-        weights: safetensors file.
-        record: where they are from.
-        folder: holds import.json.
-    """
-
-    name: str
-    info: ModelInfo
-    weights: Path
-    weights_sha256: str
-    size: tuple[int, int]
-    record: ImportRecord
-    folder: Path
-    channels: int = 3
-    images: Path | None = None
-
-    @property
-    def data(self) -> None:
-        """Not known."""
-        return
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Nothing was measured here."""
-        return {}
-
-    @property
-    def labels(self) -> list[str]:
-        """Not known."""
-        return []
-
-    def document(self) -> dict[str, Any]:
-        """Name, hash of the weights, and what the import's record says, without paths."""
-        kept = {"edgemamba", "commit", "created", "channel_order", "file", "file_sha256", "changes"}
-        told = self.record.model_dump(mode="json", include=kept)
-        return {"name": self.name, "weights_sha256": self.weights_sha256, "import": told}
-
-    def build(self) -> Network:
-        """The network with its weights: float32, evaluation mode, on the CPU; gives logits.
-
-        Raises:
-            InputError: the file is not safetensors, or not of this model.
-        """
-        require("torch", "train")
-        from edgemamba.models.weights import build_trained
-
-        return build_trained(self.model, self.weights)
 
 
 def packaged_weights() -> dict[str, Path]:

@@ -44,7 +44,7 @@ ALLOWED = {
     "__main__": {"cli"},
 }
 # The report draws what was recorded; it does not measure.
-FOR_REPORT = {"edgemamba.profiling.records", "edgemamba.profiling.stats", "edgemamba.profiling.pictures"}
+FOR_REPORT = {f"edgemamba.profiling.{name}" for name in ("records", "quality", "stats", "pictures")}
 PICKLES = "edgemamba.data.plain_pickle"
 
 

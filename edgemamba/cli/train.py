@@ -16,9 +16,15 @@ def train(
     data: str | None = DATA,
     data_root: Path | None = DATA_ROOT,
     group: str | None = GROUP,
-    split: str = typer.Option("patient", "--split", help="image (leaks patients), patient, or fold:K with K = 0..4."),
+    split: str | None = typer.Option(
+        None,
+        "--split",
+        help="image (leaks patients), patient, fold:K with K = 0..4, or official where the data comes divided. "
+        "Default: official there, else patient, or image where there are none.",
+        show_default=False,
+    ),
     epochs: int | None = typer.Option(
-        None, "--epochs", help="Default: 20 for phantoms, 100 otherwise.", show_default=False
+        None, "--epochs", help="Default: 20 for generated images, 100 otherwise.", show_default=False
     ),
     recipe: str = typer.Option(
         "default", "--recipe", help="default (ours), paper (as published), finetune or distill."
@@ -45,7 +51,7 @@ def train(
     size: int | None = typer.Option(
         None,
         "--size",
-        help="Input height and width, pixels. Default: 128 for phantoms, 256 otherwise.",
+        help="Input height and width, pixels. Default: the model's, 128 for phantoms.",
         show_default=False,
     ),
     seed: int = SEED,
@@ -53,6 +59,9 @@ def train(
     amp: bool = typer.Option(False, "--amp", help="bfloat16 autocast on CUDA; the scan stays float32."),
     fuse: bool = typer.Option(
         False, "--compile", help="Fuse the step by torch.compile on CUDA: pays off in long runs of small nets."
+    ),
+    tensorboard: bool = typer.Option(
+        False, "--tensorboard", help="Also write a TensorBoard event file into the run folder."
     ),
     threads: int = THREADS,
     out: Path | None = typer.Option(
@@ -67,6 +76,7 @@ def train(
 
     \b
     edgemamba train
+    edgemamba train --model vim-2d --data cifar100 --data-root DIR --device cuda
     edgemamba train --data lgg --data-root lgg/kaggle_3m --split image --epochs 100 --device cuda
     edgemamba train --resume --out runs/mine
     """
@@ -76,6 +86,7 @@ def train(
     from edgemamba.cli.options import data_source, given
     from edgemamba.console import Console
     from edgemamba.errors import UsageError, require
+    from edgemamba.registry import model_info
     from edgemamba.sources import weights_file
     from edgemamba.train import TrainConfig, resume_config
 
@@ -92,7 +103,7 @@ def train(
             )
         config = resume_config(out)
     else:
-        name, root, options = data_source(data, data_root, group)
+        name, root, options = data_source(data, data_root, group, model_info(model).task)
         console.line(f"data: {name}" + (f" from {root}" if root else " (built in, seeded)"))
         config = TrainConfig.resolve(
             model=model,
@@ -112,6 +123,7 @@ def train(
             teachers=teacher or (),
             checkpoint=cast(Any, checkpoint),
             compile=fuse,
+            tensorboard=tensorboard,
             threads=threads,
             out=out,
             force=force,
@@ -120,8 +132,10 @@ def train(
     if as_json:
         output.document({"out": str(config.out), **record.model_dump(mode="json", by_alias=True)})
     else:
-        found = f"{record.best_val_dice_pooled or 0:.4f} at epoch {record.best_epoch}"
+        top1 = record.best_val_top1
+        score = "Dice (pooled)" if top1 is None else "top-1"
+        found = f"{record.best_val_dice_pooled or top1 or 0:.4f} at epoch {record.best_epoch}"
         seconds = f"{record.train_seconds:.0f}"
-        output.pairs([("run", str(config.out)), ("validation Dice (pooled)", found), ("seconds", seconds)])
+        output.pairs([("run", str(config.out)), (f"validation {score}", found), ("seconds", seconds)])
     named = "" if out is None else f"{shlex.quote(str(out))} "
     console.next(f"edgemamba export {named}--target jetson")

@@ -47,6 +47,7 @@ class Dataset(abc.ABC):
         root: folder of the files, or None where they are generated.
         options: what :func:`edgemamba.data.open_dataset` needs besides name and root to open it again.
         samples: ordered by patient, then number.
+        labels: names of the classes, in their order; empty where there are masks.
         grouped: whether the data set says which samples belong to one patient.
         note: how it differs from the record it was opened by; empty where it does not.
     """
@@ -56,6 +57,7 @@ class Dataset(abc.ABC):
     root: Path | None
     options: dict[str, Any]
     samples: tuple[Sample, ...]
+    labels: tuple[str, ...] = ()
     grouped: bool = True
     note: str = ""
 
@@ -91,12 +93,10 @@ class ClassDataset(Dataset):
     """A data set of pictures of one class each.
 
     Attributes:
-        labels: names of the classes, in their order.
         targets: class of each sample.
     """
 
     task = "classification"
-    labels: tuple[str, ...]
     targets: tuple[int, ...]
 
     @abc.abstractmethod

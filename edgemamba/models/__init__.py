@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Literal
 
-from edgemamba.models.base import ClassificationModel, Exported, Network, SegmentationModel
+from edgemamba.models.base import ClassificationModel, Exported, Network, RandomModule, SegmentationModel
 from edgemamba.models.complexity import Complexity, count
 from edgemamba.registry import model_info
 
@@ -14,6 +14,7 @@ __all__ = [
     "Complexity",
     "Exported",
     "Network",
+    "RandomModule",
     "SegmentationModel",
     "build",
     "build_segmentation",

@@ -6,7 +6,7 @@ import abc
 from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from edgemamba.registry import ModelInfo, Task
 
@@ -45,6 +45,16 @@ class ClassificationModel(nn.Module, abc.ABC):
     @abc.abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K)."""
+
+
+class RandomModule(nn.Module):
+    """A module that draws random numbers in training; the training gives it the generator that it seeds.
+
+    Attributes:
+        generator: on the module's device; None is torch's own.
+    """
+
+    generator: Generator | None = None
 
 
 Network: TypeAlias = SegmentationModel | ClassificationModel

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgemamba.models.base import ClassificationModel
+from edgemamba.models.base import ClassificationModel, RandomModule
 from edgemamba.ssm import SelectiveSSM
 
 RMS_EPS = 1e-5
@@ -204,7 +204,7 @@ class RMSNorm(nn.Module):
         return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + RMS_EPS) * self.weight
 
 
-class _Block(nn.Module):
+class _Block(RandomModule):
     """``x + mixer(norm(x))``; in training the mixer of a whole image is left out with chance ``drop``."""
 
     def __init__(self, d_model: int, mixer: _Mixer, drop: float) -> None:
@@ -217,7 +217,7 @@ class _Block(nn.Module):
         """(B, L, D) -> (B, L, D)."""
         y = self.mixer(self.norm(x))
         if self.training and self.drop:
-            kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.drop
+            kept = torch.rand(x.shape[0], 1, 1, device=x.device, generator=self.generator) >= self.drop
             y = y * (kept / (1 - self.drop))
         return x + y
 

@@ -103,10 +103,14 @@ def calibration_set(source: Source, count: int = 64, seed: int = 0, *, data_root
         raise UsageError(f"{count} calibration images asked for", hint=f"--calibration {MIN_IMAGES} or more")
     if source.data is None and source.images is not None:
         return CalibrationSet(*own_images.read(source, source.images, count, "calibrate", MIN_IMAGES))
+    from edgemamba.data import ClassDataset
+
     dataset, split = open_data(source, data_root)
     order = np.random.default_rng(seed).permutation(np.asarray(split.train, np.int64)).tolist()
     rules = rules_of(source.info.task)
-    chosen = rules.pick(order, lambda index: dataset.read(index)[1], count)
+    # A class is known without decoding the picture, a mask is not.
+    known = dataset.targets.__getitem__ if isinstance(dataset, ClassDataset) else lambda index: dataset.read(index)[1]
+    chosen = rules.pick(order, known, count)
     images, truths, ids, origin = _load(dataset, chosen, source.size, f"{dataset.label}, training split")
     return CalibrationSet(images, truths, ids, origin, rules.describe(truths))
 

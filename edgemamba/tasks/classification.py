@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TOP = 5
 _GOLDEN_PICTURES = 4
+_FEW = 10
 
 
 class Classification(TaskRules):
@@ -37,7 +38,8 @@ class Classification(TaskRules):
         "It names one of its classes for every picture, also for one that shows none of them.",
         "The probabilities are the network's own; how well they are calibrated was not measured.",
     )
-    # fp32: mean |difference| over all classes; below: mean total variation. Agreement: share of equal first classes.
+    # fp32: mean |difference| over all classes, of fewer than ten the same sum over them; below: mean total variation.
+    # Agreement: share of equal first classes.
     bars: ClassVar[Mapping[Precision, Bar]] = {"fp32": Bar(1e-6, 1.0), "fp16": Bar(0.01, 0.99), "int8": Bar(0.1, 0.9)}
     # Up to this difference of the reference's probabilities two classes are a tie.
     ties: ClassVar[Mapping[Precision, float]] = {"fp32": 1e-5, "fp16": 1e-3, "int8": 1e-2}
@@ -83,12 +85,17 @@ class Classification(TaskRules):
         agreement = 1.0 - flips / numbers["images"]
         name = "mean_abs_diff" if precision == "fp32" else "mean_variation"
         mean = numbers[name]
-        if mean is not None and (bar.mean_diff is None or mean <= bar.mean_diff) and agreement >= bar.agreement:
+        assert bar.mean_diff is not None
+        # With few classes most probabilities are far from 0, and each is rounded: fp32 PyTorch itself is 4e-7 from
+        # float64 on a ResNet-9 of four classes.
+        few = max(1.0, _FEW / numbers["classes"]) if precision == "fp32" else 1.0
+        limit = few * bar.mean_diff
+        if mean is not None and mean <= limit and agreement >= bar.agreement:
             return ""
         words = "mean difference" if precision == "fp32" else "mean total variation"
         return (
             f"top-1 agreement {agreement:.4f} with ties within {tie:g} (at least {bar.agreement:g}), {words} "
-            f"{figure(mean)} (at most {bar.mean_diff:g}), largest difference {figure(numbers['max_abs_diff'])}"
+            f"{figure(mean)} (at most {limit:.3g}), largest difference {figure(numbers['max_abs_diff'])}"
         )
 
     def told(self, numbers: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 from edgemamba.errors import InputError
 from edgemamba.files import write_bytes
 
-_SCHEMA = "edgemamba.train-state/1"
+_SCHEMA = "edgemamba.train-state/2"
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from edgemamba.accelerator import Device, resolve_device
+from edgemamba.data import DATASETS, built_in, default_split, refuse_other_task
 from edgemamba.errors import InputError, UsageError
 from edgemamba.records import RunRecord, load_record
 from edgemamba.registry import MODELS, RESNET_SEG, ModelInfo, model_info
 from edgemamba.sources import RECORD, newest_run
+from edgemamba.train.class_recipes import check_recipe, class_batch
 from edgemamba.train.recipes import Checkpoint, Init, check_name, default_batch, default_init
 
 
@@ -24,9 +26,9 @@ class TrainConfig:
         out: run folder.
         model: registry name.
         data: data set name; data_root: its folder; data_options: what else ``open_dataset`` takes.
-        split: image, patient or fold:K.
+        split: image, patient, official or fold:K.
         epochs: whole number of passes.
-        batch: slices a step.
+        batch: samples a step.
         size: input height and width, pixels.
         seed: of everything random.
         recipe: name in ``recipes.RECIPES``.
@@ -39,6 +41,7 @@ class TrainConfig:
         teachers: run folders whose probabilities soften the masks, for the recipe distill.
         checkpoint: which epoch is the result, best or last; None takes the recipe's.
         compile: torch.compile fuses the step, CUDA only.
+        tensorboard: also write the table as a TensorBoard event file.
         resume: go on with the run at ``out``.
         force: replace the run at ``out``.
     """
@@ -63,6 +66,7 @@ class TrainConfig:
     teachers: tuple[Path, ...] = ()
     checkpoint: Checkpoint | None = None
     compile: bool = False
+    tensorboard: bool = False
     resume: bool = False
     force: bool = False
 
@@ -71,10 +75,10 @@ class TrainConfig:
         cls,
         *,
         model: str = "ul-vm-unet",
-        data: str = "phantoms",
+        data: str | None = None,
         data_root: Path | None = None,
         data_options: Mapping[str, Any] | None = None,
-        split: str = "patient",
+        split: str | None = None,
         epochs: int | None = None,
         recipe: str = "default",
         batch: int | None = None,
@@ -89,6 +93,7 @@ class TrainConfig:
         teachers: Sequence[Path] = (),
         checkpoint: Checkpoint | None = None,
         compile: bool = False,
+        tensorboard: bool = False,
         out: Path | None = None,
         resume: bool = False,
         force: bool = False,
@@ -101,16 +106,21 @@ class TrainConfig:
             MissingDependency: torch is not installed.
         """
         info = model_info(model)
+        data = data or built_in(info.task)
+        refuse_other_task(data, info.task, model)
+        split = split or default_split(data, data_root)
         check_name(recipe)
         recipe = _with_weights(recipe, weights, resume)
         recipe = _with_teachers(recipe, teachers)
         _check_encoder(info, encoder_weights, weights)
-        phantoms = data == "phantoms"
+        chosen = resolve_device(device)
+        if info.task == "classification":
+            check_recipe(recipe, info)
+        usual = class_batch(chosen) if info.task == "classification" else default_batch(recipe, info, chosen)
         if size is None:
-            size = 128 if phantoms else 256
+            size = 128 if data == "phantoms" else info.size
         height, width = (size, size) if isinstance(size, int) else size
         info.check_size(height, width)
-        chosen = resolve_device(device)
         for option, asked in (("amp", amp), ("compile", compile)):
             if asked and chosen != "cuda":
                 raise UsageError(f"--{option} needs a CUDA device; this run is on the CPU", hint=f"drop --{option}")
@@ -125,8 +135,8 @@ class TrainConfig:
             data_root=data_root,
             data_options=dict(data_options or {}),
             split=split,
-            epochs=(20 if phantoms else 100) if epochs is None else epochs,
-            batch=default_batch(recipe, info, chosen) if batch is None else batch,
+            epochs=(100 if DATASETS[data].needs_root else 20) if epochs is None else epochs,
+            batch=usual if batch is None else batch,
             size=(height, width),
             seed=seed,
             recipe=recipe,
@@ -139,6 +149,7 @@ class TrainConfig:
             teachers=tuple(teachers),
             checkpoint=checkpoint,
             compile=compile,
+            tensorboard=tensorboard,
             resume=resume,
             force=force,
         )
@@ -225,6 +236,7 @@ def resume_config(out: Path | None = None) -> TrainConfig:
         teachers=[Path(one["run"]) for one in environment.get("teachers", [])],
         checkpoint=record.settings.get("checkpoint"),
         compile=environment.get("compile", False),
+        tensorboard=environment.get("tensorboard", False),
         out=out,
         resume=True,
     )

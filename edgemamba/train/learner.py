@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgemamba.errors import InputError
-from edgemamba.models import SegmentationModel
+from edgemamba.models import Network, SegmentationModel
 from edgemamba.train.losses import Supervision
 from edgemamba.train.recipes import Recipe
 
@@ -21,6 +21,10 @@ def memory_format(device: torch.device, *, amp: bool) -> torch.memory_format:
     as fast), and narrow float32 networks gain nothing.
     """
     return torch.channels_last if device.type == "cpu" or amp else torch.contiguous_format
+
+
+# Parameters of two or more axes that are no matrices of a layer.
+_SPARED = ("A_log", "pos_embed", "cls_token")
 
 
 class Learner:
@@ -38,16 +42,19 @@ class Learner:
         average: the network with the averaged weights, in evaluation mode: what is validated and kept.
         lr: learning rate, a scalar tensor.
         average_weight: share of the new weights in the next average, a scalar tensor.
+        halted: 1 from the first step on whose loss or gradient was not finite, else 0, a scalar tensor. While it is
+            1 the optimizer changes nothing.
     """
 
-    def __init__(self, model: SegmentationModel, recipe: Recipe, *, amp: bool = False) -> None:
+    def __init__(self, model: Network, recipe: Recipe, *, amp: bool = False) -> None:
         device = next(model.parameters()).device
         self.layout = memory_format(device, amp=amp)
         # torch's stubs do not know this argument of Module.to.
-        self.model: SegmentationModel = model.to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.model: Network = model.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.recipe = recipe
         self.supervision: Supervision | None = None
         if recipe.deep_supervision > 0:
+            assert isinstance(model, SegmentationModel), "only decoders have maps to supervise"
             self.supervision = Supervision(model.feature_channels, recipe.deep_supervision).to(device)
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self.lr = torch.zeros((), device=device)
@@ -56,6 +63,9 @@ class Learner:
         if self.supervision is not None:
             self.parameters |= {f"supervision.{name}": p for name, p in self.supervision.named_parameters()}
         self.optimizer = self._optimizer(device)
+        # The fused optimizers look for this name, as torch.amp.GradScaler uses it: 1 leaves weights and state alone.
+        self.halted = torch.zeros((), device=device)
+        self.optimizer.found_inf = self.halted  # type: ignore[attr-defined]
         live, kept = model.state_dict(), self.average.state_dict()
         smooth = [name for name, tensor in live.items() if tensor.is_floating_point()]
         self._live = [live[name] for name in smooth]
@@ -69,20 +79,22 @@ class Learner:
         decayed: list[nn.Parameter] = []
         spared: list[nn.Parameter] = []
         for name, parameter in self.parameters.items():
-            matrix = parameter.ndim >= 2 and not name.endswith("A_log")
+            matrix = parameter.ndim >= 2 and not name.endswith(_SPARED)
             (decayed if matrix or recipe.decay == "all" else spared).append(parameter)
         groups = [
             {"params": decayed, "weight_decay": recipe.weight_decay},
             {"params": spared, "weight_decay": 0.0},
         ]
-        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-        optimizer = kind(
-            [group for group in groups if group["params"]],
-            lr=self.lr,
-            fused=True,
-            capturable=device.type == "cuda",
-        )
+        groups = [group for group in groups if group["params"]]
+        optimizer: torch.optim.Optimizer
         # The state that the first step would make: fixed addresses, and a resumed run fills it in place.
+        if recipe.optimizer == "sgd":
+            optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=recipe.momentum, nesterov=True, fused=True)
+            for parameter in self.parameters.values():
+                optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
+            return optimizer
+        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+        optimizer = kind(groups, lr=self.lr, fused=True, capturable=device.type == "cuda")
         for parameter in self.parameters.values():
             optimizer.state[parameter] = {
                 "step": torch.zeros((), device=device),
@@ -90,6 +102,17 @@ class Learner:
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
         return optimizer
+
+    def clip_gradients(self) -> Tensor:
+        """Scale the gradients down to the recipe's norm; their norm before that, a scalar."""
+        if self.recipe.clip_norm > 0:
+            return torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.clip_norm)
+        return torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+
+    @torch.no_grad()
+    def halt_unless_finite(self, value: Tensor) -> None:
+        """Keep ``halted`` at 1, or set it where the scalar ``value`` is not finite: 0 times that is not 0."""
+        self.halted.add_(value * 0).nan_to_num_(nan=1.0)
 
     @torch.no_grad()
     def update_average(self) -> None:

@@ -15,7 +15,7 @@ from edgemamba.accelerator import Device
 from edgemamba.errors import UsageError, did_you_mean
 from edgemamba.registry import ModelInfo
 
-Loss = Literal["bce+batch-dice", "bce+soft-dice", "bce-dice", "batch-dice", "bce"]
+Loss = Literal["cross-entropy", "bce+batch-dice", "bce+soft-dice", "bce-dice", "batch-dice", "bce"]
 Init = Literal["mamba", "source"]
 Checkpoint = Literal["best", "last"]
 
@@ -94,6 +94,30 @@ class Augmentation:
     hole_size: float = 0.15
 
 
+@dataclasses.dataclass(frozen=True)
+class PictureAugmentation:
+    """Random changes of a training picture with a class.
+
+    Attributes:
+        flip: probability of a mirror image.
+        shift: largest move either way, whole pixels; what comes in is black.
+        scale: largest scaling; the smallest is its inverse.
+        rotation_degrees: largest rotation either way.
+        jitter: largest relative change of brightness, contrast and saturation.
+        cutout: side of a black square, pixels.
+        mix: probability that a picture is mixed with another one, half of them as a whole, half with a rectangle of
+            it; the target is mixed alike.
+    """
+
+    flip: float = 0.5
+    shift: int = 4
+    scale: float = 1.0
+    rotation_degrees: float = 0.0
+    jitter: float = 0.0
+    cutout: int = 0
+    mix: float = 0.0
+
+
 # For networks with capacity to spare; it helped a U-Net on new patients and hurt a net of 47 thousand parameters.
 STRONG = Augmentation(
     rotation_degrees=30.0,
@@ -116,14 +140,15 @@ class Recipe:
 
     Attributes:
         name: ``default``, ``finetune`` or ``paper``.
-        optimizer: ``adamw`` (decoupled decay) or ``adam``.
+        optimizer: ``adamw`` (decoupled decay), ``adam``, or ``sgd`` with Nesterov momentum.
         lr: peak learning rate.
         lr_final: last learning rate as a share of the peak; 1 keeps it constant.
         warmup_steps: steps of linear warm-up.
         weight_decay: strength.
-        decay: ``matrices`` spares tensors of less than two dimensions and A_log; ``all`` spares nothing.
+        decay: ``matrices`` spares tensors of less than two dimensions, A_log and embeddings of places; ``all`` spares
+            nothing.
         clip_norm: largest norm of the whole gradient; 0 leaves it alone.
-        loss: name in ``edgemamba.train.losses.LOSSES``.
+        loss: name in ``edgemamba.train.losses.LOSSES``, or of a classifier cross-entropy.
         deep_supervision: weight of the head on the finest decoder map, halved with every coarser map; 0 has
             no heads.
         tumour_weight: how often a slice with tumour is drawn for each time one without is.
@@ -132,10 +157,12 @@ class Recipe:
         checkpoint: which of ``weights/best`` and ``weights/last`` is the result of the run.
         augmentation: None leaves the slices as they are.
         distillation: share of the teachers' probabilities in the target; 0 has no teachers.
+        momentum: of sgd.
+        label_smoothing: share of the target that is spread over all classes.
     """
 
     name: str
-    optimizer: Literal["adamw", "adam"]
+    optimizer: Literal["adamw", "adam", "sgd"]
     lr: float
     lr_final: float
     warmup_steps: int
@@ -148,8 +175,10 @@ class Recipe:
     natural_share: float
     ema_decay: float
     checkpoint: Checkpoint
-    augmentation: Augmentation | None
+    augmentation: Augmentation | PictureAugmentation | None
     distillation: float = 0.0
+    momentum: float = 0.0
+    label_smoothing: float = 0.0
 
     def as_settings(self) -> dict[str, Any]:
         """The recipe as JSON."""

@@ -6,37 +6,35 @@ import copy
 import datetime
 import math
 import time
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from edgemamba.console import Bar, Console
-from edgemamba.data import data_ref, load_arrays, open_dataset, split_dataset
+from edgemamba.data import Sample, data_ref, load_arrays, open_dataset, split_dataset
 from edgemamba.errors import InputError
-from edgemamba.models import build_segmentation
 from edgemamba.models.encoder_weights import load_encoder
 from edgemamba.models.weights import load_weights
-from edgemamba.records import RunRecord, load_record
+from edgemamba.records import DataRef, RunRecord, load_record
 from edgemamba.registry import model_info
 from edgemamba.sources import RECORD
 from edgemamba.ssm.two_pass import triton_lacks
-from edgemamba.train import plots
-from edgemamba.train.augment import pack
 from edgemamba.train.config import TrainConfig, differences
 from edgemamba.train.distill import open_teachers
 from edgemamba.train.environment import peak_memory_bytes
+from edgemamba.train.failure import FailedBatch, save_failed, training_batch, validation_batch
 from edgemamba.train.history import Row, best
 from edgemamba.train.learner import Learner
-from edgemamba.train.losses import LOSSES
+from edgemamba.train.memory import sufficient_memory
 from edgemamba.train.order import epoch_order, epoch_seed, steps_per_epoch
-from edgemamba.train.recipes import ema_weight, lr_at, resolve
+from edgemamba.train.recipes import ema_weight, lr_at
 from edgemamba.train.run_folder import ENCODER_FROM, SAMPLES, STARTED_FROM, RunFolder, begin
 from edgemamba.train.step import TrainStep
-from edgemamba.train.validation import Validation, predict_masks, validate
+from edgemamba.train.task import Validation
+from edgemamba.train.tasks import TASKS
 
 _CUDA_CHECK_STEPS = 50
 _CURVES_EVERY_S = 10.0
-_VALIDATION_BATCH = {"cpu": 8, "cuda": 64}
 
 
 class Run:
@@ -53,6 +51,7 @@ class Run:
         self.device = torch.device(config.device)
         dataset = open_dataset(config.data, config.data_root, **config.data_options)
         split = split_dataset(dataset, config.split)
+        self.task = TASKS[self.info.task](dataset.labels)
         data = data_ref(dataset, split)
         earlier = load_record(config.out / RECORD, RunRecord) if config.resume else None
         if earlier is not None:
@@ -65,24 +64,18 @@ class Run:
                     hint="resume with the same settings, or train into another --out",
                 )
         train, val = (load_arrays(dataset, part, config.size, console) for part in (split.train, split.val))
-        self.val_samples = val.samples
-        self.tumour = np.any(train.truths, axis=(1, 2))
-        if not self.tumour.any():
-            raise InputError(f"no mask in the training part of {config.data} marks anything", hint="check the masks")
-        self.batch = min(config.batch, len(self.tumour))
+        self.train_samples, self.val_samples = train.samples, val.samples
+        self.favoured = self.task.favoured(train, config)
+        samples = len(self.favoured)
+        self.batch = min(config.batch, samples)
         if self.batch < config.batch:
-            console.warn(f"the training part has {len(self.tumour)} slices, fewer than a batch of {config.batch}")
-        self.steps = steps_per_epoch(len(self.tumour), self.batch)
-        self.recipe = resolve(
-            config.recipe,
-            self.info,
-            batch=self.batch,
-            steps=self.steps * config.epochs,
-            checkpoint=config.checkpoint,
+            console.warn(f"the training part has {samples} {self.task.unit}, fewer than a batch of {config.batch}")
+        self.steps = steps_per_epoch(samples, self.batch)
+        self.recipe = self.task.recipe(config, self.info, batch=self.batch, steps=self.steps * config.epochs)
+        self.train_set, self.val_set = (
+            tuple(tensor.to(self.device) for tensor in self.task.pack(part)) for part in (train, val)
         )
-        self.train_set, self.val_set = (pack(part.images, part.truths).to(self.device) for part in (train, val))
-        self.folder = RunFolder(config, self.recipe, data, _now())
-        self._build()
+        self._build(data)
         self.rows: list[Row] = []
         self.curves_drawn = time.monotonic()
         if earlier is None:
@@ -91,11 +84,11 @@ class Run:
         else:
             self._save(self._resume(earlier))
 
-    def _build(self) -> None:
+    def _build(self, data: DataRef) -> None:
         config = self.config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            model = build_segmentation(config.model, init=config.init)
+            model = self.task.build(config)
             if config.weights is not None:
                 load_weights(config.weights, model)
             if config.encoder_weights is not None:
@@ -103,13 +96,16 @@ class Run:
             model = model.to(self.device)
             self.learner = Learner(model, self.recipe, amp=config.amp)
         self.best_model = copy.deepcopy(self.learner.average)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.folder = RunFolder(config, self.recipe, self.task, parameters, data, _now())
         teachers = None
         if config.teachers:
             teachers, self.folder.environment["teachers"] = open_teachers(
-                config.teachers, self.folder.data, self.recipe.distillation, self.device, amp=config.amp
+                config.teachers, self.folder.data, self.recipe.distillation, self.device
             )
         self.step = TrainStep(
             self.learner,
+            self.task,
             self.train_set,
             batch=self.batch,
             steps=self.steps,
@@ -121,7 +117,8 @@ class Run:
             lacking = triton_lacks(config.device)
             if lacking:
                 self.console.warn(f"no Triton scan without {lacking}: it runs as plain tensor code, more slowly")
-            self.step.capture(self.console)
+            with sufficient_memory(self.step):
+                self.step.capture(self.console)
 
     def _resume(self, earlier: RunRecord) -> list[Row]:
         tensors, rows = self.folder.load_state()
@@ -147,15 +144,15 @@ class Run:
         left = config.epochs - len(self.rows)
         if left:
             self.console.line(
-                f"{config.model}: {self.info.parameters:,} parameters, {len(self.train_set)} training and "
-                f"{len(self.val_set)} validation slices at {config.size[0]}x{config.size[1]}, "
+                f"{config.model}: {self.folder.parameters:,} parameters, {len(self.train_set[0])} training and "
+                f"{len(self.val_set[0])} validation {self.task.unit} at {config.size[0]}x{config.size[1]}, "
                 f"{self.steps} steps of {self.batch} an epoch, {config.device}"
             )
         with self.console.bar("training", total=max(1, left * self.steps)) as bar:
             for epoch in range(len(self.rows), config.epochs):
                 row = self._epoch(epoch, bar)
                 rows = [*self.rows, row]
-                if best(rows) is row:
+                if best(rows, self.task.headline) is row:
                     self.best_model.load_state_dict(self.learner.average.state_dict())
                 self._save(rows)
                 self._tell(row)
@@ -168,17 +165,16 @@ class Run:
         trained = time.perf_counter() - begun
         seen = self._validate(self.learner.average)
         if not math.isfinite(seen.loss):
-            raise self._diverged(f"validation loss is {seen.loss}", epoch, self.steps)
+            size = self.task.validation_batch[self.config.device]
+            batch = validation_batch(self.step, self.val_set, size)
+            raise self._diverged(f"validation loss is {seen.loss}", epoch, self.steps, batch, self.val_samples)
         return Row(
             epoch=epoch + 1,
             step=(epoch + 1) * self.steps,
             lr=lr,
             train_loss=float(self.step.losses_so_far(self.steps).double().mean()),
-            train_dice=self.step.dice(),
             val_loss=seen.loss,
-            val_dice_pooled=seen.dice_pooled,
-            val_dice_tumour=seen.dice_tumour,
-            val_iou=seen.iou,
+            scores={self.task.trained: self.step.score(), **seen.scores},
             seconds=time.perf_counter() - begun,
             images_per_s=self.steps * self.batch / trained,
             peak_mem_bytes=peak_memory_bytes(self.config.device),
@@ -188,9 +184,9 @@ class Run:
         """All steps of one epoch; the last learning rate."""
         config = self.config
         order = epoch_order(
-            self.tumour, self.recipe, batch=self.batch, seed=config.seed, epoch=epoch, epochs=config.epochs
+            self.favoured, self.recipe, batch=self.batch, seed=config.seed, epoch=epoch, epochs=config.epochs
         )
-        indices = torch.from_numpy(order).to(self.device)
+        self.order = torch.from_numpy(order).to(self.device)
         self.step.begin(epoch_seed(config.seed, epoch))
         # Looking at a loss waits for the GPU, so there it is looked at in groups.
         window = 1 if config.device == "cpu" else _CUDA_CHECK_STEPS
@@ -198,7 +194,8 @@ class Run:
         for i in range(self.steps):
             number = epoch * self.steps + i
             lr = lr_at(self.recipe, number, self.steps * config.epochs)
-            self.step.run(indices[i], lr, ema_weight(self.recipe, number))
+            with sufficient_memory(self.step):
+                self.step.run(self.order[i], lr, ema_weight(self.recipe, number))
             if i + 1 - seen == window or i + 1 == self.steps:
                 loss = self._check_losses(epoch, seen, i + 1)
                 seen = i + 1
@@ -208,34 +205,42 @@ class Run:
         return lr
 
     def _check_losses(self, epoch: int, begin: int, end: int) -> float:
-        """Mean loss of steps ``begin`` to ``end``; raises if one of them is not finite."""
-        losses = self.step.losses_so_far(end)[begin:]
-        wrong = (~torch.isfinite(losses)).nonzero()
+        """Mean loss of steps ``begin`` to ``end``; raises if a loss or gradient is not finite."""
+        losses, norms = self.step.losses_so_far(end)[begin:], self.step.norms_so_far(end)[begin:]
+        wrong = (~torch.isfinite(losses + norms)).nonzero()
         if len(wrong):
             first = int(wrong[0])
-            raise self._diverged(f"loss is {float(losses[first])}", epoch, begin + first + 1)
+            loss, norm = float(losses[first]), float(norms[first])
+            what = f"norm of the gradient is {norm}" if math.isfinite(loss) else f"loss is {loss}"
+            number = begin + first + 1
+            batch = training_batch(self.step, epoch_seed(self.config.seed, epoch), self.order[:number])
+            raise self._diverged(what, epoch, number, batch, self.train_samples)
         return float(losses.mean())
 
-    def _diverged(self, what: str, epoch: int, step: int) -> InputError:
+    def _diverged(self, what: str, epoch: int, step: int, batch: FailedBatch, samples: Sequence[Sample]) -> InputError:
         kept = f"the weights of epoch {len(self.rows)} are kept" if self.rows else "no epoch is kept"
         lr = lr_at(self.recipe, epoch * self.steps + step - 1, self.steps * self.config.epochs)
+        about = {"what": what, "epoch": epoch + 1, "step": step, "lr": lr, "model": self.config.model}
+        folder = save_failed(self.config.out, batch, [sample.id for sample in samples], about)
         advice = "without --amp, or " if self.config.amp else ""
         return InputError(
-            f"the {what} in epoch {epoch + 1}, step {step} (learning rate {lr:.2g}); {kept}",
-            hint=f"try {advice}with a smaller --batch (a lower learning rate) or another --seed",
+            f"the {what} in epoch {epoch + 1}, step {step} (learning rate {lr:.2g}); {kept}; its batch is in {folder}",
+            hint=f"look at {folder / 'sheet.png'}; try {advice}a smaller --batch (so a lower rate), another --seed",
         )
 
     def _validate(self, model: torch.nn.Module) -> Validation:
-        return validate(
-            model, self.val_set, LOSSES[self.recipe.loss], _VALIDATION_BATCH[self.config.device], self.learner.layout
-        )
+        batch = self.task.validation_batch[self.config.device]
+        return self.task.validate(model, self.val_set, self.recipe, batch, self.learner.layout)
 
     def _tell(self, row: Row) -> None:
-        trained, found = ("-" if dice is None else f"{dice:.4f}" for dice in (row.train_dice, row.val_dice_pooled))
-        mark = "  best" if best(self.rows) is row else ""
+        trained, found = (
+            "-" if score is None else f"{score:.4f}"
+            for score in (row.scores[self.task.trained], row.scores[self.task.headline])
+        )
+        mark = "  best" if best(self.rows, self.task.headline) is row else ""
         self.console.line(
             f"epoch {row.epoch}/{self.config.epochs}  "
-            f"loss {row.train_loss:.4f} train {row.val_loss:.4f} val  Dice {trained} train {found} val  "
+            f"loss {row.train_loss:.4f} train {row.val_loss:.4f} val  {self.task.score} {trained} train {found} val  "
             f"lr {row.lr:.1e}  {row.seconds:.1f} s{mark}"
         )
 
@@ -254,14 +259,7 @@ class Run:
     def _save_samples(self) -> None:
         model = self.best_model if self.recipe.checkpoint == "best" else self.learner.average
         seen = self._validate(model)
-        for label, index in plots.choose(seen.slices.numpy(), seen.false_pixels.numpy()):
-            packed = self.val_set[index : index + 1]
-            plots.save_sample(
-                self.config.out / SAMPLES / f"{label}.png",
-                packed[0].cpu().numpy(),
-                predict_masks(model, packed)[0].numpy(),
-                f"{label}: {self.val_samples[index].id}",
-            )
+        self.task.save_samples(self.config.out / SAMPLES, model, self.val_set, self.val_samples, seen)
 
 
 def _now() -> str:

@@ -1,6 +1,7 @@
 """The files of one run: who may write where, and what is kept after every epoch.
 
-RUN/run.json, metrics.csv, curves.png, samples/, weights/{best,last}.safetensors, state/last.safetensors. The
+RUN/run.json, metrics.csv, curves.png, samples/, weights/{best,last}.safetensors, state/last.safetensors, and failed/
+where the loss was no longer a number. The
 state is the one thing a resumed run reads; all else follows from it and is written anew.
 """
 
@@ -19,7 +20,6 @@ from edgemamba.errors import InputError
 from edgemamba.files import sha256_file, write_text
 from edgemamba.models.weights import save_weights
 from edgemamba.records import DataRef, RunRecord, save_record
-from edgemamba.registry import model_info
 from edgemamba.sources import RECORD
 from edgemamba.train import plots
 from edgemamba.train.checkpoint import load_state, save_state
@@ -27,6 +27,8 @@ from edgemamba.train.config import TrainConfig
 from edgemamba.train.environment import environment
 from edgemamba.train.history import Row, best, to_csv
 from edgemamba.train.recipes import Recipe
+from edgemamba.train.task import TrainTask
+from edgemamba.train.tensorboard import EventLog
 from edgemamba.versions import commit
 
 State = Literal["running", "interrupted", "finished"]
@@ -40,7 +42,9 @@ SAMPLES = "samples"
 # Hashes of the files that a run started from: they are not opened again when it is resumed.
 STARTED_FROM = "started_from_sha256"
 ENCODER_FROM = "encoder_from_sha256"
-_PRODUCTS = (RECORD, METRICS, CURVES, SAMPLES, "weights", "state")
+FAILED = "failed"
+EVENTS = "tensorboard"
+_PRODUCTS = (RECORD, METRICS, CURVES, SAMPLES, FAILED, EVENTS, "weights", "state")
 
 
 def refuse_taken(out: Path, *, resume: bool, force: bool) -> None:
@@ -94,14 +98,20 @@ class RunFolder:
     Args:
         config: of the run.
         recipe: as resolved for it.
+        task: what the network learns.
+        parameters: of the network.
         data: what it trains on.
         started: UTC, ISO 8601.
     """
 
-    def __init__(self, config: TrainConfig, recipe: Recipe, data: DataRef, started: str) -> None:
+    def __init__(
+        self, config: TrainConfig, recipe: Recipe, task: TrainTask, parameters: int, data: DataRef, started: str
+    ) -> None:
         self.out = config.out
         self.config = config
         self.recipe = recipe
+        self.task = task
+        self.parameters = parameters
         self.data = data
         self.started = started
         self.commit = commit()
@@ -109,9 +119,11 @@ class RunFolder:
             **environment(config.device),
             "amp": config.amp,
             "compile": config.compile,
+            "tensorboard": config.tensorboard,
             "threads_asked": config.threads,
             "repeatable": "bit by bit" if config.device == "cpu" else "statistically",
         }
+        self.events: EventLog | None = None
         for name, path in ((STARTED_FROM, config.weights), (ENCODER_FROM, config.encoder_weights)):
             if path is not None:
                 self.environment[name] = sha256_file(path)
@@ -144,7 +156,7 @@ class RunFolder:
 
     def save_results(self, last: nn.Module, top: nn.Module, rows: list[Row]) -> None:
         """Weights and table of the epochs so far."""
-        winner = best(rows)
+        winner = best(rows, self.task.headline)
         if winner is not None:
             for name, model, epoch in ((LAST, last, len(rows)), (BEST, top, winner.epoch)):
                 about = {
@@ -155,17 +167,21 @@ class RunFolder:
                 }
                 save_weights(self.out / name, model, about)
         write_text(self.out / METRICS, to_csv(rows))
+        if self.config.tensorboard:
+            self.events = self.events or EventLog(self.out / EVENTS, self.started)
+            self.events.update(rows)
 
     def save_record(self, state: State, rows: list[Row]) -> RunRecord:
         """Write ``run.json`` as of now."""
-        config, winner = self.config, best(rows)
+        config, headline = self.config, self.task.headline
+        winner = best(rows, headline)
         files = [name for name in (BEST, LAST) if (self.out / name).is_file()]
         record = RunRecord(
             edgemamba=__version__,
             commit=self.commit,
             state=state,
             model=config.model,
-            parameters=model_info(config.model).parameters,
+            parameters=self.parameters,
             size=config.size,
             init=config.init,
             recipe=config.recipe,
@@ -179,9 +195,11 @@ class RunFolder:
             started=self.started,
             train_seconds=sum(row.seconds for row in rows),
             best_epoch=None if winner is None else winner.epoch,
-            best_val_dice_pooled=None if winner is None else winner.val_dice_pooled,
+            labels=self.task.labels,
             weights={name: sha256_file(self.out / name) for name in files},
         )
+        if winner is not None:
+            record = record.model_copy(update={f"best_{headline}": winner.scores[headline]})
         save_record(self.out / RECORD, record)
         return record
 
@@ -190,4 +208,4 @@ class RunFolder:
         if rows:
             config = self.config
             title = f"{config.model} on {config.data}, {config.split} split, {config.recipe} recipe"
-            plots.save_curves(self.out / CURVES, rows, title)
+            plots.save_curves(self.out / CURVES, rows, self.task, title)

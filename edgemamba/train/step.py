@@ -7,26 +7,33 @@ few hundred tiny kernels, and launching them one by one would set the pace.
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from edgemamba.console import Console
-from edgemamba.train.augment import Augmenter, unpack
+from edgemamba.models import RandomModule
 from edgemamba.train.distill import Teachers
 from edgemamba.train.learner import Learner
-from edgemamba.train.losses import LOSSES
+from edgemamba.train.task import Packed, TrainTask
 
 _WARM_UP_STEPS = 3
 
 
+def autocast(amp: bool) -> contextlib.AbstractContextManager[Any]:
+    """Around a forward pass: bfloat16 on CUDA, or nothing."""
+    return torch.autocast("cuda", torch.bfloat16) if amp else contextlib.nullcontext()
+
+
 class TrainStep:
-    """One step of training on ``batch`` slices of a data set that lies on the device.
+    """One step of training on ``batch`` samples of a data set that lies on the device.
 
     Args:
         learner: what is trained.
-        packed: uint8 (N, 4, H, W) on the device, see ``augment.pack``.
-        batch: slices a step.
+        task: augmentation, loss and score.
+        packed: the samples, on the device.
+        batch: samples a step.
         steps: steps an epoch.
         amp: bfloat16 autocast around the forward pass.
         teachers: soften the target; None leaves the mask.
@@ -36,7 +43,8 @@ class TrainStep:
     def __init__(
         self,
         learner: Learner,
-        packed: Tensor,
+        task: TrainTask,
+        packed: Packed,
         *,
         batch: int,
         steps: int,
@@ -44,59 +52,56 @@ class TrainStep:
         teachers: Teachers | None = None,
         compile: bool = False,
     ) -> None:
-        device = packed.device
+        device = packed[0].device
         self.learner = learner
+        self.task = task
         self.packed = packed
         self.amp = amp
         self.teachers = teachers
-        self.loss = LOSSES[learner.recipe.loss]
         self._judge = torch.compile(self._losses, dynamic=False) if compile else self._losses
-        self._new_augmenter()
+        self._new_generator()
         self.indices = torch.zeros(batch, dtype=torch.int64, device=device)
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
         self.losses = torch.zeros(steps, device=device)
-        self.pixels = torch.zeros(3, dtype=torch.int64, device=device)
+        self.norms = torch.zeros(steps, device=device)
+        self.counts = torch.zeros(task.counts, dtype=torch.int64, device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def _new_augmenter(self) -> None:
-        self.generator = torch.Generator(self.packed.device)
-        augmentation = self.learner.recipe.augmentation
-        height, width = self.packed.shape[-2:]
-        self.augmenter = augmentation and Augmenter(augmentation, (height, width), self.generator)
+    def _new_generator(self) -> None:
+        self.generator = torch.Generator(self.packed[0].device)
+        self.prepare = self.task.prepare(self.learner.recipe, self.packed, self.generator)
+        for part in self.learner.model.modules():
+            if isinstance(part, RandomModule):
+                part.generator = self.generator
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) and target of ``indices`` with the next random numbers."""
+        images, target = self.prepare(tuple(part.index_select(0, self.indices) for part in self.packed))
+        return images.contiguous(memory_format=self.learner.layout), target
 
     def _step(self) -> None:
         learner = self.learner
-        drawn = self.packed.index_select(0, self.indices)
-        images, target = self.augmenter(drawn) if self.augmenter else unpack(drawn)
-        images = images.contiguous(memory_format=learner.layout)
+        images, target = self.draw()
         learned = target if self.teachers is None else self.teachers.soften(images, target)
         learner.optimizer.zero_grad(set_to_none=True)
         total, loss, logits = self._judge(images, learned)
         total.backward()
-        if learner.recipe.clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(learner.parameters.values(), learner.recipe.clip_norm)
+        norm = learner.clip_gradients()
+        learner.halt_unless_finite(total.detach() + norm)
         learner.optimizer.step()
         learner.update_average()
-        self._note(loss.detach(), logits.detach(), target)
+        self._note(loss.detach(), norm, logits.detach(), target)
 
     def _losses(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What is minimised, the part of it that the network's own output has, and its logits."""
-        learner = self.learner
-        with torch.autocast("cuda", torch.bfloat16) if self.amp else contextlib.nullcontext():
-            if learner.supervision is None:
-                logits = learner.model(images).float()
-                loss = self.loss(logits, target)
-                return loss, loss, logits
-            logits, maps = learner.model.forward_features(images)
-            logits, aided = logits.float(), learner.supervision(maps, target, self.loss)
-        loss = self.loss(logits, target)
-        return loss + aided, loss, logits
+        """See ``TrainTask.losses``."""
+        with autocast(self.amp):
+            return self.task.losses(self.learner, images, target)
 
     @torch.no_grad()
-    def _note(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
-        predicted, truth = logits >= 0, target >= 0.5
-        self.pixels += torch.stack([(predicted & truth).sum(), predicted.sum(), truth.sum()])
+    def _note(self, loss: Tensor, norm: Tensor, logits: Tensor, target: Tensor) -> None:
+        self.counts += self.task.count(logits, target)
         self.losses.index_copy_(0, self.position, loss.view(1))
+        self.norms.index_copy_(0, self.position, norm.view(1))
         self.position += 1
 
     def capture(self, console: Console) -> None:
@@ -124,7 +129,7 @@ class TrainStep:
         except RuntimeError as error:
             torch.cuda.synchronize()
             # A generator whose capture broke off stays bound to it.
-            self._new_augmenter()
+            self._new_generator()
             reason = str(error).splitlines()[0]
             console.warn(f"the step cannot be captured as a CUDA graph ({reason}); it runs kernel by kernel, slower")
         self.learner.load(before)
@@ -134,7 +139,8 @@ class TrainStep:
         self.generator.manual_seed(seed)
         self.position.zero_()
         self.losses.zero_()
-        self.pixels.zero_()
+        self.norms.zero_()
+        self.counts.zero_()
 
     def run(self, indices: Tensor, lr: float, average_weight: float) -> None:
         """One step; on CUDA it is only queued.
@@ -156,7 +162,10 @@ class TrainStep:
         """Loss of each of the first ``count`` steps of this epoch, on the CPU (waits for the device)."""
         return self.losses[:count].cpu()
 
-    def dice(self) -> float | None:
-        """Dice at probability 0.5, pooled over this epoch's slices; None where nothing is true or found."""
-        overlap, predicted, truth = (int(n) for n in self.pixels.cpu())
-        return 2 * overlap / (predicted + truth) if predicted + truth else None
+    def norms_so_far(self, count: int) -> Tensor:
+        """Norm of the whole gradient, before clipping, in each of the first ``count`` steps of this epoch."""
+        return self.norms[:count].cpu()
+
+    def score(self) -> float | None:
+        """The task's score over this epoch's samples."""
+        return self.task.trained_score(self.counts.tolist())

@@ -8,11 +8,11 @@ import numpy as np
 
 from edgemamba.profiling.assemble import cold_start, memory
 from edgemamba.profiling.options import ProfileOptions
+from edgemamba.profiling.quality import NotMeasured
 from edgemamba.profiling.records import (
     DeviceFacts,
     GoldenCheck,
     MemoryStep,
-    NotMeasured,
     ProcessSamples,
     ProfileReport,
     Reading,

@@ -11,18 +11,23 @@ from PIL import Image
 
 from edgemamba.train.drawing import labels, log_ticks, ticks
 from edgemamba.train.history import Row, best, to_csv
-from edgemamba.train.plots import CORRECT, FALSE, MISSED, choose, save_curves, save_sample
+from edgemamba.train.plots import save_curves
+from edgemamba.train.segmentation import SegmentationTask
+from edgemamba.train.slices import CORRECT, FALSE, MISSED, choose, save_sample
+
+HEADLINE = SegmentationTask.headline
 
 
 def row(epoch: int, dice: float | None) -> Row:
-    return Row(epoch, epoch * 10, 1e-3, 0.5, 0.4, 0.6, dice, None, None, 1.5, 20.0, 1 << 20)
+    scores = {"train_dice": 0.4, "val_dice_pooled": dice, "val_dice_tumour": None, "val_iou": None}
+    return Row(epoch, epoch * 10, 1e-3, 0.5, 0.6, scores, 1.5, 20.0, 1 << 20)
 
 
 def test_best_is_the_highest_and_the_later_of_equals() -> None:
     table = [row(1, 0.5), row(2, 0.7), row(3, 0.7), row(4, None)]
-    assert best(table) is table[2]
-    assert best([row(1, None), row(2, None)]) == row(2, None)
-    assert best([]) is None
+    assert best(table, HEADLINE) is table[2]
+    assert best([row(1, None), row(2, None)], HEADLINE) == row(2, None)
+    assert best([], HEADLINE) is None
 
 
 def test_undefined_values_are_empty_cells() -> None:
@@ -59,7 +64,7 @@ def test_curves_of_one_epoch_and_of_undefined_values(tmp_path: Path) -> None:
         ("none", [row(1, None), row(2, None)]),
         ("many", [row(i, 0.5) for i in range(1, 151)]),
     ):
-        save_curves(tmp_path / f"{name}.png", table, "title")
+        save_curves(tmp_path / f"{name}.png", table, SegmentationTask(), "title")
         with Image.open(tmp_path / f"{name}.png") as image:
             assert image.size == (1080, 360)
             assert len(image.getcolors(1 << 20) or []) > 20

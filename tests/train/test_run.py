@@ -20,8 +20,7 @@ from edgemamba.errors import InputError
 from edgemamba.models import build
 from edgemamba.models.weights import load_weights
 from edgemamba.records import RunRecord, load_record
-from edgemamba.train import TrainConfig, train
-from edgemamba.train import run as run_module
+from edgemamba.train import TrainConfig, segmentation, train
 from edgemamba.train.recipes import Recipe, resolve
 from train.runs import PHANTOMS, QUIET, tiny
 
@@ -60,7 +59,7 @@ def test_kept_weights_give_the_recorded_dice(finished: tuple[Path, RunRecord]) -
         metadata = load_weights(out / "weights" / f"{name}.safetensors", model)
         with torch.inference_mode():
             probability = torch.sigmoid(model(torch.from_numpy(arrays.images).float() / 255))[:, 0].numpy()
-        found, truth = probability >= 0.5, arrays.masks > 0
+        found, truth = probability >= 0.5, arrays.truths > 0
         dice = 2 * np.sum(found & truth) / (found.sum() + truth.sum())
         assert epoch is not None
         row = rows(out)[epoch - 1]
@@ -124,7 +123,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, monkeypatch: pyt
     def reckless(*arguments: Any, **named: Any) -> Recipe:
         return dataclasses.replace(resolve(*arguments, **named), lr=1e30, warmup_steps=0, clip_norm=0.0)
 
-    monkeypatch.setattr(run_module, "resolve", reckless)
+    monkeypatch.setattr(segmentation, "resolve", reckless)
     with pytest.raises(InputError, match=r"loss is nan in epoch 1, step \d+ .*no epoch is kept") as caught:
         train(tiny(tmp_path / "out"), QUIET)
     assert "--batch" in caught.value.hint

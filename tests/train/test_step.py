@@ -17,6 +17,7 @@ from edgemamba.train.augment import pack, unpack
 from edgemamba.train.learner import Learner
 from edgemamba.train.losses import LOSSES
 from edgemamba.train.recipes import Recipe, resolve
+from edgemamba.train.segmentation import SegmentationTask
 from edgemamba.train.step import TrainStep
 
 LR, AVERAGE = 1e-3, 0.25
@@ -34,7 +35,7 @@ def make(packed: Tensor, **changes: object) -> tuple[Learner, TrainStep]:
     recipe = dataclasses.replace(recipe, augmentation=None, **changes)  # type: ignore[arg-type]
     torch.manual_seed(0)
     learner = Learner(build("ul-vm-unet"), recipe)
-    step = TrainStep(learner, packed, batch=4, steps=3, amp=False)
+    step = TrainStep(learner, SegmentationTask(), (packed,), batch=4, steps=3, amp=False)
     step.begin(0)
     return learner, step
 
@@ -97,7 +98,7 @@ def test_training_dice_is_pooled_over_the_epoch(packed: Tensor) -> None:
         predicted += int(found.sum())
         truth += int(target.sum())
         step.run(torch.tensor(indices), LR, AVERAGE)
-    assert step.dice() == pytest.approx(2 * overlap / (predicted + truth), abs=1e-4)
+    assert step.score() == pytest.approx(2 * overlap / (predicted + truth), abs=1e-4)
 
 
 def test_decay_touches_matrices_only(packed: Tensor) -> None:
