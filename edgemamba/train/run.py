@@ -18,7 +18,7 @@ from edgemamba.models.weights import load_weights
 from edgemamba.records import DataRef, RunRecord, load_record
 from edgemamba.registry import model_info
 from edgemamba.sources import RECORD
-from edgemamba.ssm.two_pass import triton_lacks
+from edgemamba.ssm.backends import backend, lacks
 from edgemamba.train.config import TrainConfig, differences
 from edgemamba.train.distill import open_teachers
 from edgemamba.train.environment import peak_memory_bytes
@@ -114,8 +114,8 @@ class Run:
             compile=config.compile,
         )
         if config.device == "cuda":
-            lacking = triton_lacks(config.device)
-            if lacking:
+            if backend(config.device) == "torch":
+                lacking = lacks("triton", config.device)
                 self.console.warn(f"no Triton scan without {lacking}: it runs as plain tensor code, more slowly")
             with sufficient_memory(self.step):
                 self.step.capture(self.console)
