@@ -60,6 +60,9 @@ def train(
     fuse: bool = typer.Option(
         False, "--compile", help="Fuse the step by torch.compile on CUDA: pays off in long runs of small nets."
     ),
+    tensorboard: bool = typer.Option(
+        False, "--tensorboard", help="Also write a TensorBoard event file into the run folder."
+    ),
     threads: int = THREADS,
     out: Path | None = typer.Option(
         None, "--out", help="Run folder. Default: runs/<time>-<model>.", show_default=False
@@ -120,6 +123,7 @@ def train(
             teachers=teacher or (),
             checkpoint=cast(Any, checkpoint),
             compile=fuse,
+            tensorboard=tensorboard,
             threads=threads,
             out=out,
             force=force,

@@ -41,6 +41,7 @@ class TrainConfig:
         teachers: run folders whose probabilities soften the masks, for the recipe distill.
         checkpoint: which epoch is the result, best or last; None takes the recipe's.
         compile: torch.compile fuses the step, CUDA only.
+        tensorboard: also write the table as a TensorBoard event file.
         resume: go on with the run at ``out``.
         force: replace the run at ``out``.
     """
@@ -65,6 +66,7 @@ class TrainConfig:
     teachers: tuple[Path, ...] = ()
     checkpoint: Checkpoint | None = None
     compile: bool = False
+    tensorboard: bool = False
     resume: bool = False
     force: bool = False
 
@@ -91,6 +93,7 @@ class TrainConfig:
         teachers: Sequence[Path] = (),
         checkpoint: Checkpoint | None = None,
         compile: bool = False,
+        tensorboard: bool = False,
         out: Path | None = None,
         resume: bool = False,
         force: bool = False,
@@ -146,6 +149,7 @@ class TrainConfig:
             teachers=tuple(teachers),
             checkpoint=checkpoint,
             compile=compile,
+            tensorboard=tensorboard,
             resume=resume,
             force=force,
         )
@@ -232,6 +236,7 @@ def resume_config(out: Path | None = None) -> TrainConfig:
         teachers=[Path(one["run"]) for one in environment.get("teachers", [])],
         checkpoint=record.settings.get("checkpoint"),
         compile=environment.get("compile", False),
+        tensorboard=environment.get("tensorboard", False),
         out=out,
         resume=True,
     )

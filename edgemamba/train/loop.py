@@ -22,6 +22,7 @@ from edgemamba.errors import InputError
 from edgemamba.records import RunRecord, load_record
 from edgemamba.sources import RECORD
 from edgemamba.train.config import TrainConfig, differences
+from edgemamba.train.memory import enough_for_the_rest
 from edgemamba.train.run import Run
 from edgemamba.train.run_folder import refuse_taken
 
@@ -45,7 +46,12 @@ def train(config: TrainConfig, console: Console) -> RunRecord:
         if earlier.state == "finished" and not differences(config, earlier):
             console.line(f"{config.out} is finished: {earlier.epochs_done} epochs")
             return earlier
-    with _threads(config.threads), _sigterm_interrupts(), _gpu_memory(config), _fast_gpu(config):
+    with (
+        _threads(config.threads),
+        _sigterm_interrupts(),
+        enough_for_the_rest(config.device, config.size),
+        _fast_gpu(config),
+    ):
         run = Run(config, console)
         try:
             run.epochs()
@@ -66,18 +72,6 @@ def _leave(run: Run) -> None:
     with contextlib.suppress(InputError):
         run.folder.save_record("interrupted", run.rows)
         run.folder.save_curves(run.rows)
-
-
-@contextlib.contextmanager
-def _gpu_memory(config: TrainConfig) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        height, width = config.size
-        raise InputError(
-            f"the GPU has too little memory for {config.batch} images of {height}x{width} a step",
-            hint=f"--batch {max(1, config.batch // 2)}, or a smaller --size",
-        ) from None
 
 
 @contextlib.contextmanager

@@ -6,11 +6,12 @@ import copy
 import datetime
 import math
 import time
+from collections.abc import Sequence
 
 import torch
 
 from edgemamba.console import Bar, Console
-from edgemamba.data import data_ref, load_arrays, open_dataset, split_dataset
+from edgemamba.data import Sample, data_ref, load_arrays, open_dataset, split_dataset
 from edgemamba.errors import InputError
 from edgemamba.models.encoder_weights import load_encoder
 from edgemamba.models.weights import load_weights
@@ -21,8 +22,10 @@ from edgemamba.ssm.two_pass import triton_lacks
 from edgemamba.train.config import TrainConfig, differences
 from edgemamba.train.distill import open_teachers
 from edgemamba.train.environment import peak_memory_bytes
+from edgemamba.train.failure import FailedBatch, save_failed, training_batch, validation_batch
 from edgemamba.train.history import Row, best
 from edgemamba.train.learner import Learner
+from edgemamba.train.memory import sufficient_memory
 from edgemamba.train.order import epoch_order, epoch_seed, steps_per_epoch
 from edgemamba.train.recipes import ema_weight, lr_at
 from edgemamba.train.run_folder import ENCODER_FROM, SAMPLES, STARTED_FROM, RunFolder, begin
@@ -61,7 +64,7 @@ class Run:
                     hint="resume with the same settings, or train into another --out",
                 )
         train, val = (load_arrays(dataset, part, config.size, console) for part in (split.train, split.val))
-        self.val_samples = val.samples
+        self.train_samples, self.val_samples = train.samples, val.samples
         self.favoured = self.task.favoured(train, config)
         samples = len(self.favoured)
         self.batch = min(config.batch, samples)
@@ -98,7 +101,7 @@ class Run:
         teachers = None
         if config.teachers:
             teachers, self.folder.environment["teachers"] = open_teachers(
-                config.teachers, self.folder.data, self.recipe.distillation, self.device, amp=config.amp
+                config.teachers, self.folder.data, self.recipe.distillation, self.device
             )
         self.step = TrainStep(
             self.learner,
@@ -114,7 +117,8 @@ class Run:
             lacking = triton_lacks(config.device)
             if lacking:
                 self.console.warn(f"no Triton scan without {lacking}: it runs as plain tensor code, more slowly")
-            self.step.capture(self.console)
+            with sufficient_memory(self.step):
+                self.step.capture(self.console)
 
     def _resume(self, earlier: RunRecord) -> list[Row]:
         tensors, rows = self.folder.load_state()
@@ -161,7 +165,9 @@ class Run:
         trained = time.perf_counter() - begun
         seen = self._validate(self.learner.average)
         if not math.isfinite(seen.loss):
-            raise self._diverged(f"validation loss is {seen.loss}", epoch, self.steps)
+            size = self.task.validation_batch[self.config.device]
+            batch = validation_batch(self.step, self.val_set, size)
+            raise self._diverged(f"validation loss is {seen.loss}", epoch, self.steps, batch, self.val_samples)
         return Row(
             epoch=epoch + 1,
             step=(epoch + 1) * self.steps,
@@ -180,7 +186,7 @@ class Run:
         order = epoch_order(
             self.favoured, self.recipe, batch=self.batch, seed=config.seed, epoch=epoch, epochs=config.epochs
         )
-        indices = torch.from_numpy(order).to(self.device)
+        self.order = torch.from_numpy(order).to(self.device)
         self.step.begin(epoch_seed(config.seed, epoch))
         # Looking at a loss waits for the GPU, so there it is looked at in groups.
         window = 1 if config.device == "cpu" else _CUDA_CHECK_STEPS
@@ -188,7 +194,8 @@ class Run:
         for i in range(self.steps):
             number = epoch * self.steps + i
             lr = lr_at(self.recipe, number, self.steps * config.epochs)
-            self.step.run(indices[i], lr, ema_weight(self.recipe, number))
+            with sufficient_memory(self.step):
+                self.step.run(self.order[i], lr, ema_weight(self.recipe, number))
             if i + 1 - seen == window or i + 1 == self.steps:
                 loss = self._check_losses(epoch, seen, i + 1)
                 seen = i + 1
@@ -198,21 +205,27 @@ class Run:
         return lr
 
     def _check_losses(self, epoch: int, begin: int, end: int) -> float:
-        """Mean loss of steps ``begin`` to ``end``; raises if one of them is not finite."""
-        losses = self.step.losses_so_far(end)[begin:]
-        wrong = (~torch.isfinite(losses)).nonzero()
+        """Mean loss of steps ``begin`` to ``end``; raises if a loss or gradient is not finite."""
+        losses, norms = self.step.losses_so_far(end)[begin:], self.step.norms_so_far(end)[begin:]
+        wrong = (~torch.isfinite(losses + norms)).nonzero()
         if len(wrong):
             first = int(wrong[0])
-            raise self._diverged(f"loss is {float(losses[first])}", epoch, begin + first + 1)
+            loss, norm = float(losses[first]), float(norms[first])
+            what = f"norm of the gradient is {norm}" if math.isfinite(loss) else f"loss is {loss}"
+            number = begin + first + 1
+            batch = training_batch(self.step, epoch_seed(self.config.seed, epoch), self.order[:number])
+            raise self._diverged(what, epoch, number, batch, self.train_samples)
         return float(losses.mean())
 
-    def _diverged(self, what: str, epoch: int, step: int) -> InputError:
+    def _diverged(self, what: str, epoch: int, step: int, batch: FailedBatch, samples: Sequence[Sample]) -> InputError:
         kept = f"the weights of epoch {len(self.rows)} are kept" if self.rows else "no epoch is kept"
         lr = lr_at(self.recipe, epoch * self.steps + step - 1, self.steps * self.config.epochs)
+        about = {"what": what, "epoch": epoch + 1, "step": step, "lr": lr, "model": self.config.model}
+        folder = save_failed(self.config.out, batch, [sample.id for sample in samples], about)
         advice = "without --amp, or " if self.config.amp else ""
         return InputError(
-            f"the {what} in epoch {epoch + 1}, step {step} (learning rate {lr:.2g}); {kept}",
-            hint=f"try {advice}with a smaller --batch (a lower learning rate) or another --seed",
+            f"the {what} in epoch {epoch + 1}, step {step} (learning rate {lr:.2g}); {kept}; its batch is in {folder}",
+            hint=f"look at {folder / 'sheet.png'}; try {advice}a smaller --batch (so a lower rate), another --seed",
         )
 
     def _validate(self, model: torch.nn.Module) -> Validation:

@@ -7,6 +7,7 @@ few hundred tiny kernels, and launching them one by one would set the pace.
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,11 @@ from edgemamba.train.learner import Learner
 from edgemamba.train.task import Packed, TrainTask
 
 _WARM_UP_STEPS = 3
+
+
+def autocast(amp: bool) -> contextlib.AbstractContextManager[Any]:
+    """Around a forward pass: bfloat16 on CUDA, or nothing."""
+    return torch.autocast("cuda", torch.bfloat16) if amp else contextlib.nullcontext()
 
 
 class TrainStep:
@@ -57,6 +63,7 @@ class TrainStep:
         self.indices = torch.zeros(batch, dtype=torch.int64, device=device)
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
         self.losses = torch.zeros(steps, device=device)
+        self.norms = torch.zeros(steps, device=device)
         self.counts = torch.zeros(task.counts, dtype=torch.int64, device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
 
@@ -67,30 +74,34 @@ class TrainStep:
             if isinstance(part, RandomModule):
                 part.generator = self.generator
 
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) and target of ``indices`` with the next random numbers."""
+        images, target = self.prepare(tuple(part.index_select(0, self.indices) for part in self.packed))
+        return images.contiguous(memory_format=self.learner.layout), target
+
     def _step(self) -> None:
         learner = self.learner
-        drawn = tuple(part.index_select(0, self.indices) for part in self.packed)
-        images, target = self.prepare(drawn)
-        images = images.contiguous(memory_format=learner.layout)
+        images, target = self.draw()
         learned = target if self.teachers is None else self.teachers.soften(images, target)
         learner.optimizer.zero_grad(set_to_none=True)
         total, loss, logits = self._judge(images, learned)
         total.backward()
-        if learner.recipe.clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(learner.parameters.values(), learner.recipe.clip_norm)
+        norm = learner.clip_gradients()
+        learner.halt_unless_finite(total.detach() + norm)
         learner.optimizer.step()
         learner.update_average()
-        self._note(loss.detach(), logits.detach(), target)
+        self._note(loss.detach(), norm, logits.detach(), target)
 
     def _losses(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See ``TrainTask.losses``."""
-        with torch.autocast("cuda", torch.bfloat16) if self.amp else contextlib.nullcontext():
+        with autocast(self.amp):
             return self.task.losses(self.learner, images, target)
 
     @torch.no_grad()
-    def _note(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
+    def _note(self, loss: Tensor, norm: Tensor, logits: Tensor, target: Tensor) -> None:
         self.counts += self.task.count(logits, target)
         self.losses.index_copy_(0, self.position, loss.view(1))
+        self.norms.index_copy_(0, self.position, norm.view(1))
         self.position += 1
 
     def capture(self, console: Console) -> None:
@@ -128,6 +139,7 @@ class TrainStep:
         self.generator.manual_seed(seed)
         self.position.zero_()
         self.losses.zero_()
+        self.norms.zero_()
         self.counts.zero_()
 
     def run(self, indices: Tensor, lr: float, average_weight: float) -> None:
@@ -149,6 +161,10 @@ class TrainStep:
     def losses_so_far(self, count: int) -> Tensor:
         """Loss of each of the first ``count`` steps of this epoch, on the CPU (waits for the device)."""
         return self.losses[:count].cpu()
+
+    def norms_so_far(self, count: int) -> Tensor:
+        """Norm of the whole gradient, before clipping, in each of the first ``count`` steps of this epoch."""
+        return self.norms[:count].cpu()
 
     def score(self) -> float | None:
         """The task's score over this epoch's samples."""
