@@ -346,7 +346,8 @@ def _open(name: str, folder: Path, weights: str) -> TrainedSource:
     if not path.is_file():
         raise InputError(f"{folder} has no {weights} yet", hint="wait for the first epoch, or train again")
     digest = _digest(path, record.weights.get(weights) if record.state == "finished" else None)
-    info = model_info(record.model)
+    # A classifier of other classes has another head than the published network.
+    info = dataclasses.replace(model_info(record.model), parameters=record.parameters)
     info.check_size(*record.size)
     return TrainedSource(name, info, path, digest, record.size, record, folder)
 
