@@ -38,8 +38,9 @@ ALLOWED = {
     "profiling": MIDDLE | {"sources", "bundle", "evaluation", "report"},
     "doctor": MIDDLE,
     "demo": MIDDLE | {"sources", "train", "stages", "profiling"},
+    "foreign": MIDDLE | {"compat", "sources"},
     "cli": MIDDLE
-    | {"compat", "sources", "importing", "train", "bundle", "stages", "evaluation", "profiling", "doctor", "demo"},
+    | {"foreign", "sources", "importing", "train", "bundle", "stages", "evaluation", "profiling", "doctor", "demo"},
     "__main__": {"cli"},
 }
 # The report draws what was recorded; it does not measure.

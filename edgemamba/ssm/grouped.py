@@ -52,7 +52,7 @@ def _exported(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     batch, channels, length = (int(n) for n in u.shape)
     sets, d_state = int(B.shape[1]), int(A.shape[1])
     width = channels // sets
-    form = export_forms.choose_form(length, width, d_state, batch * sets)
+    form = export_forms.choose_form(length, channels, d_state, batch)
     # As one operator each where they are unrolled later, see scan_op.
     recurrences = scan_op if active_form() == "litert" else export_forms
     added = dt * u

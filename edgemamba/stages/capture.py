@@ -7,9 +7,8 @@ those of torch's core set.
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgemamba.errors import EdgemambaError, InputError, Unsupported
+from edgemamba.models.located import located, place_name, summary
 from edgemamba.stages.attention import take_apart
 
 aten = torch.ops.aten
@@ -70,9 +70,9 @@ def capture(module: nn.Module, shape: Sequence[int]) -> ExportedProgram:
     with torch.no_grad(), warnings.catch_warnings():
         # torch warns about itself here, and old code about its age.
         warnings.simplefilter("ignore")
-        with _located(module, _refused):
+        with located(module, _refused):
             module(example)
-        with _located(module, _not_followed):
+        with located(module, _not_followed):
             program = torch.export.export(module, (example,), strict=False)
             table = torch.export.default_decompositions()
             for kept in KEPT:
@@ -154,36 +154,9 @@ def _call(graph: torch.fx.Graph, like: Node, target: Any, args: Any, kwargs: dic
     return made
 
 
-@contextlib.contextmanager
-def _located(module: nn.Module, told: Any) -> Iterator[None]:
-    """Turn whatever the forward pass raises into ``told(error, place)``; place is the innermost module it was in."""
-    inside: list[str] = []
-    hooks = []
-    for name, part in module.named_modules():
-        label = f"{name.removeprefix('model.').removeprefix('model') or 'the network'} ({type(part).__name__})"
-
-        def enter(_: Any, __: Any, label: str = label) -> None:
-            inside.append(label)
-
-        def leave(*_: Any) -> None:
-            inside.pop()
-
-        hooks += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
-    try:
-        yield
-    except EdgemambaError as error:
-        error.message = f"{error.message}, in {inside[-1] if inside else 'the network'}"
-        raise
-    except Exception as error:  # the border to another project's code, which may raise anything
-        raise told(error, inside[-1] if inside else "the network") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def _refused(error: Exception, place: str) -> EdgemambaError:
     return InputError(
-        f"the network cannot run on this input: {first_line(error)}, in {place}",
+        f"the network cannot run on this input: {summary(error)}, in {place}",
         hint="give the size it was made for as --input 1x3xHxW, or fit its constructor's --kwargs to the size",
     )
 
@@ -192,20 +165,14 @@ def _not_followed(error: Exception, place: str) -> EdgemambaError:
     told = str(error)
     if "data-dependent" in told.lower() or "GuardOnDataDependent" in type(error).__name__ or ".item()" in told:
         return Unsupported(
-            f"{place} decides by the value of a tensor, which a static graph cannot: {first_line(error)}",
+            f"{place} decides by the value of a tensor, which a static graph cannot: {summary(error)}",
             hint="replace .item(), int(tensor), if tensor > 0, nonzero or boolean indexing there by tensor operations "
             "such as torch.where",
         )
     return Unsupported(
-        f"torch.export cannot follow {place}: {first_line(error)}",
+        f"torch.export cannot follow {place}: {summary(error)}",
         hint="write its forward pass with tensor operations that do not depend on values",
     )
-
-
-def first_line(error: BaseException) -> str:
-    """Type and first line of an error of another project's code."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def place_of(node: Node) -> str:
@@ -214,5 +181,4 @@ def place_of(node: Node) -> str:
     if not stack:
         return "the network"
     path, kind = stack[-1]
-    name = kind if isinstance(kind, str) else kind.__name__
-    return f"{path.removeprefix('model.') or 'the network'} ({name.rpartition('.')[2]})"
+    return place_name(path, kind if isinstance(kind, str) else kind.__name__)

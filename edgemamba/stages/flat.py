@@ -12,7 +12,8 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgemamba.errors import Unsupported
-from edgemamba.stages.capture import first_line, place_of
+from edgemamba.models.located import summary
+from edgemamba.stages.capture import place_of
 from edgemamba.stages.instead import INSTEAD
 
 # Ends a scope's name.
@@ -70,6 +71,12 @@ class Flat(nn.Module):
         owner.register_buffer(leaf, value.contiguous())
         self._paths[node] = path
 
+    def place_of_operator(self, message: str) -> str:
+        """The operator that an exporter's message names, and the module that holds the first of its kind."""
+        named = re.search(r"aten::(\w+)", message)
+        nodes = [node for node in self._work if named and str(node.target).startswith(f"aten.{named[1]}.")]
+        return f"{nodes[0].target} in {place_of(nodes[0])}" if nodes else "the network"
+
     def forward(self, image: Tensor) -> Any:
         """The network's output."""
         values: dict[Node, Any] = {**self._loose, self._source: image} if self._source else {**self._loose}
@@ -121,7 +128,7 @@ def _run(node: Node, value_of: Callable[[Node], Any]) -> Any:
         return target(*_map(node.args, value_of), **_map(node.kwargs, value_of))  # type: ignore[operator]
     except (RuntimeError, NotImplementedError) as error:
         raise Unsupported(
-            f"{node.target} in {place_of(node)} cannot be exported: {first_line(error)}",
+            f"{node.target} in {place_of(node)} cannot be exported: {summary(error)}",
             hint="write the layer with operations that have an ONNX counterpart",
         ) from error
 

@@ -90,12 +90,12 @@ def traced(
     import onnx
     import torch
 
+    flat = None
     if foreign:
         from edgemamba.stages.capture import capture
         from edgemamba.stages.flat import Flat, settle
 
-        flat = Flat(capture(module, shape)).eval()
-        module = flat
+        module = flat = Flat(capture(module, shape)).eval()
     buffer: Any = io.BytesIO()
     # The exporter warns about its own age and about shapes that become constants, which is what we want.
     with _closed_stdout(), warnings.catch_warnings(), torch.no_grad():
@@ -113,12 +113,13 @@ def traced(
                 output_names=[output],
             )
         except torch.onnx.OnnxExporterError as error:
+            place = "the network" if flat is None else flat.place_of_operator(str(error))
             raise Unsupported(
-                f"the network cannot be exported to ONNX: {str(error).splitlines()[0]}",
+                f"{place} cannot be exported to ONNX: {str(error).splitlines()[0]}",
                 hint="write the layer with operations that have an ONNX counterpart",
             ) from None
     graph = onnx.load_from_string(buffer.getvalue())
-    if foreign:
+    if flat is not None:
         settle(graph, flat.output_shape)
     return graph
 

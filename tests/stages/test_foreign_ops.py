@@ -303,13 +303,13 @@ def test_another_input_shape_is_named_with_its_module(export: Any) -> None:
     with pytest.raises(InputError, match=message) as caught:
         export(Deep(torch.relu).eval(), (1, 3, 12, 10))
     assert "--input" in caught.value.hint
-    with pytest.raises(InputError, match=r"AssertionError: wrong size, in layers\.0\.1 \(Call\)"):
+    with pytest.raises(InputError, match=r"AssertionError: wrong size.*, in layers\.0\.1 \(Call\)"):
         export(Deep(_checked).eval(), (1, 8, 12, 12))
 
 
 @pytest.mark.parametrize("export", FORMATS, ids=["tflite", "onnx"])
 def test_an_operator_without_counterpart_is_named(export: Any) -> None:
-    with pytest.raises(Unsupported, match=r"special_erfcx|erfcx") as caught:
+    with pytest.raises(Unsupported, match=r"aten\.special_erfcx\.default in layers\.0\.1 \(Call\)") as caught:
         export(Deep(torch.special.erfcx).eval(), IMAGE)
     assert caught.value.hint
 
