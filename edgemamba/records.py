@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from edgemamba.errors import InputError
 from edgemamba.files import read_json, write_json
@@ -106,9 +106,12 @@ class Tensor(Record):
 
 
 class Preprocess(Record):
-    """How an image becomes the input tensor: RGB, bilinear resize to ``size``, multiply by ``scale``, NCHW."""
+    """How an image becomes the input tensor: bilinear resize to ``size``, multiply by ``scale``, NCHW.
 
-    channel_order: Literal["RGB"] = "RGB"
+    "grey" is its luminance; "none" takes no image file, only arrays.
+    """
+
+    channel_order: Literal["RGB", "grey", "none"] = "RGB"
     resize: Literal["bilinear"] = "bilinear"
     size: tuple[int, int]
     scale: float = 1.0 / 255.0
@@ -119,8 +122,11 @@ class Golden(Record):
 
     file: str
     images: int
-    mean_tolerance: float = Field(description="largest allowed mean |difference| of the probability")
-    mask_agreement: float = Field(description="least share of equal mask pixels")
+    mean_tolerance: float = Field(description="largest allowed mean |difference| of the output")
+    agreement: float = Field(
+        description="least share of equal mask pixels or equal first classes, or least cosine",
+        validation_alias=AliasChoices("agreement", "mask_agreement"),
+    )
 
 
 class StageRecord(Record):
@@ -136,7 +142,7 @@ class StageRecord(Record):
 class Manifest(Record):
     """``BUNDLE/manifest.json``."""
 
-    schema_: Literal["edgemamba.bundle/1"] = Field(default="edgemamba.bundle/1", alias="schema")
+    schema_: Literal["edgemamba.bundle/1", "edgemamba.bundle/2"] = Field(default="edgemamba.bundle/2", alias="schema")
     edgemamba: str
     created: str
     name: str
@@ -155,7 +161,8 @@ class Manifest(Record):
     inputs: list[Tensor]
     outputs: list[Tensor]
     preprocess: Preprocess
-    threshold: float
+    labels: list[str] = Field(default_factory=list, description="names of a classifier's classes, in their order")
+    threshold: float | None = Field(default=None, description="segmentation: probability from which a pixel is lesion")
     golden: Golden
     quantization: dict[str, Any] | None
     verification: dict[str, Any]
@@ -166,6 +173,12 @@ class Manifest(Record):
     files: list[FileEntry]
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @property
+    def input_channels(self) -> int:
+        """Channels of the input, however the artifact stores it."""
+        tensor = self.inputs[0]
+        return tensor.shape[-1] if tensor.layout == "NHWC" else tensor.shape[1]
 
 
 R = TypeVar("R", bound=Record)

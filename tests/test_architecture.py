@@ -18,14 +18,16 @@ FILES = sorted(ROOT.glob("edgemamba/**/*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 BASE = {"errors", "files", "console", "registry", "presets", "records", "accelerator", "versions", "__version__"}
-MIDDLE = BASE | {"models", "ssm", "data", "board"}
+MIDDLE = BASE | {"models", "ssm", "data", "board", "tasks"}
 # What each part may import, beside itself.
 ALLOWED = {
     **dict.fromkeys(BASE, BASE),
     "board": set(),
     "ssm": BASE,
     "data": BASE | {"board"},
+    "tasks": BASE | {"board"},
     "models": BASE | {"ssm"},
+    "compat": BASE | {"ssm"},
     "sources": MIDDLE,
     "importing": MIDDLE | {"sources"},
     "train": MIDDLE | {"sources"},
@@ -36,11 +38,13 @@ ALLOWED = {
     "profiling": MIDDLE | {"sources", "bundle", "evaluation", "report"},
     "doctor": MIDDLE,
     "demo": MIDDLE | {"sources", "train", "stages", "profiling"},
-    "cli": MIDDLE | {"sources", "importing", "train", "bundle", "stages", "evaluation", "profiling", "doctor", "demo"},
+    "foreign": MIDDLE | {"compat", "sources"},
+    "cli": MIDDLE
+    | {"foreign", "sources", "importing", "train", "bundle", "stages", "evaluation", "profiling", "doctor", "demo"},
     "__main__": {"cli"},
 }
 # The report draws what was recorded; it does not measure.
-FOR_REPORT = {"edgemamba.profiling.records", "edgemamba.profiling.stats", "edgemamba.profiling.pictures"}
+FOR_REPORT = {f"edgemamba.profiling.{name}" for name in ("records", "quality", "stats", "pictures")}
 PICKLES = "edgemamba.data.plain_pickle"
 
 

@@ -5,8 +5,8 @@
 standard output; so ``edgemamba profile`` starts it, a fresh process for every measurement.
 
 What is timed, in nanoseconds of a monotonic clock, one image after the other (batch 1):
-  device_run   the runtime's call alone: float32 input in, probability out
-  end_to_end   decoded 8-bit picture to mask: preprocessing, device_run, threshold
+  device_run   the runtime's call alone: float32 input in, output out
+  end_to_end   decoded 8-bit picture to result: preprocessing, device_run, then mask, best classes or nothing
 Pictures are the golden phantoms at the model's own size; reading and decoding files is not in it.
 """
 
@@ -130,10 +130,12 @@ class Measurement:
     def _import(self) -> None:
         """Everything that a first prediction imports: numpy, Pillow, the runtime."""
         import images
+        import outputs
         import runner
 
         self.images, self.runner = images, runner
         self.manifest = runner.load_manifest(FOLDER)
+        self.output = outputs.open_output(self.manifest)
         self.runtime, self.version, _ = runner.choose_runtime(self.manifest, self.plan["runtime"])
 
     def _hello(self, peak_reset: bool) -> None:
@@ -202,7 +204,7 @@ class Measurement:
         before = clock()
         y = self.session.run(x)
         after = clock()
-        self.images.to_mask(y[0, 0], self.manifest["threshold"], size)
+        self.output.finish(y)
         return after - before, clock() - begin
 
     def _loop(self, phase: str, least: int, seconds: float, cap: float) -> int:
@@ -232,7 +234,7 @@ class Measurement:
         if not found["ok"]:
             message = (
                 f"wrong results on the golden pictures {at} measuring: mean |difference| "
-                f"{found['mean_abs_diff']}, mask agreement {found['mask_agreement']:.5f}"
+                f"{found['mean_abs_diff']}, {found['agreement_of']} {found['agreement']:.5f}"
             )
             raise self.runner.BundleError(message, "do not use this Bundle with this runtime", 6)
 

@@ -6,6 +6,7 @@ Copied into every Bundle; needs the standard library and numpy, and Python 3.8.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import pathlib
@@ -15,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-SCHEMA = "edgemamba.bundle/1"
+# The second has tasks other than segmentation; everything the first says is read the same way.
+SCHEMAS = ("edgemamba.bundle/1", "edgemamba.bundle/2")
+TASKS = ("segmentation", "classification", "tensor")
 _MAX_MANIFEST_BYTES = 4 << 20
 _MAX_GOLDEN_BYTES = 256 << 20
 _MAX_SIDE = 8192
@@ -75,9 +78,9 @@ def load_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise BundleError(f"{path} is not JSON: {one_line(error)}", "copy the Bundle again") from None
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+    if not isinstance(document, dict) or document.get("schema") not in SCHEMAS:
         seen = document.get("schema") if isinstance(document, dict) else type(document).__name__
-        raise BundleError(f"{path} has schema {seen!r}, expected {SCHEMA!r}", "use the files of one Bundle only")
+        raise BundleError(f"{path} has schema {seen!r}, expected {SCHEMAS[-1]!r}", "use the files of one Bundle only")
     try:
         _require_parts(document)
     except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -89,13 +92,22 @@ def load_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
 def _require_parts(document: dict[str, Any]) -> None:
     """Touch everything that the scripts use, so that they meet no surprise later."""
     texts = [document[key] for key in ("name", "format", "runtime", "artifact")]
-    for tensor in (document["inputs"][0], document["outputs"][0]):
-        texts += [tensor["name"], tensor["layout"]]
-    texts.append(document["golden"]["file"])
-    numbers = [document["threshold"], document["preprocess"]["scale"]]
-    numbers += [document["golden"][key] for key in ("mean_tolerance", "mask_agreement")]
     height, width = document["preprocess"]["size"]
     sides = [height, width]
+    for tensor in (document["inputs"][0], document["outputs"][0]):
+        texts += [tensor["name"], tensor["layout"]]
+        sides += tensor["shape"]
+    texts.append(document["golden"]["file"])
+    texts += document.get("labels", [])
+    task = document.get("task", "segmentation")
+    if task not in TASKS:
+        raise ValueError(f"{task!r} is no task of these files")
+    numbers = [document["preprocess"]["scale"], document["golden"]["mean_tolerance"]]
+    numbers.append(document["golden"]["agreement" if "agreement" in document["golden"] else "mask_agreement"])
+    if task == "segmentation":
+        numbers.append(document["threshold"])
+    if task == "classification" and len(document.get("labels", [])) not in (0, document["outputs"][0]["shape"][-1]):
+        raise ValueError(f"{len(document['labels'])} labels for {document['outputs'][0]['shape']}")
     for entry in document["files"]:
         texts += [entry["path"], entry["sha256"]]
         numbers.append(entry["bytes"])
@@ -107,11 +119,19 @@ def _require_parts(document: dict[str, Any]) -> None:
             raise TypeError(f"{value!r} is not a number")
     for value in sides:
         if type(value) is not int or not 0 < value <= _MAX_SIDE:
-            raise ValueError(f"{value!r} is not a side of 1 to {_MAX_SIDE} pixels")
+            raise ValueError(f"{value!r} is not a side of 1 to {_MAX_SIDE}")
+    channels_first(document["inputs"][0])
     if document["format"] not in ("onnx", "tflite"):
         raise ValueError(f"{document['format']!r} is neither onnx nor tflite")
     if document.get("onnxruntime_level", "all") not in ("all", "extended"):
         raise ValueError(f"{document['onnxruntime_level']!r} is no optimisation level")
+
+
+def channels_first(tensor: dict[str, Any]) -> tuple[int, int, int, int]:
+    """Shape (1, channels, h, w) of an input, however the artifact stores it."""
+    one, *rest = tensor["shape"]
+    channels, height, width = (rest[2], rest[0], rest[1]) if tensor["layout"] == "NHWC" else rest
+    return one, channels, height, width
 
 
 def unsafe_name(name: str) -> str:
@@ -185,8 +205,9 @@ def check_files(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> Non
 def load_golden(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> dict[str, np.ndarray]:
     """The arrays of the golden file.
 
-    ``images`` uint8 (n, h, w, 3); ``probability`` float32 (n, ceil(h/s), ceil(w/s)): the fp32 PyTorch model
-    at every s-th pixel; ``mask`` uint8 (n, h, w) 0/1: that model's mask; ``stride``: s.
+    ``images`` uint8 (n, h, w, channels) and ``stride``: s. Of segmentation ``probability`` float32
+    (n, ceil(h/s), ceil(w/s)), the fp32 PyTorch model at every s-th pixel, and ``mask`` uint8 (n, h, w) 0/1; of
+    other tasks ``output`` float32 (n, m), every s-th of the model's values.
 
     Raises:
         BundleError: missing, damaged, or arrays of other shapes.
@@ -195,34 +216,31 @@ def load_golden(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> dic
     if unsafe_name(name):
         raise BundleError(f"{name!r} {unsafe_name(name)}")
     path = pathlib.Path(folder) / name
-    height, width = manifest["preprocess"]["size"]
     try:
-        return _golden_arrays(path, height, width)
+        return _golden_arrays(path, manifest)
     except FileNotFoundError:
         raise BundleError(f"{path} is missing", "copy the Bundle again") from None
     except _DAMAGE as error:
         raise BundleError(f"{path} is damaged: {one_line(error)}", "copy the Bundle again") from None
 
 
-def _golden_arrays(path: pathlib.Path, height: int, width: int) -> dict[str, np.ndarray]:
+def _golden_arrays(path: pathlib.Path, manifest: dict[str, Any]) -> dict[str, np.ndarray]:
+    output: Any = importlib.import_module(f"{__package__}.outputs" if __package__ else "outputs").open_output(manifest)
+    _, channels, height, width = channels_first(manifest["inputs"][0])
     with zipfile.ZipFile(path) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
     if size > _MAX_GOLDEN_BYTES:
         raise ValueError(f"it unpacks to {size} bytes, at most {_MAX_GOLDEN_BYTES} are read")
     with np.load(path, allow_pickle=False) as loaded:
-        arrays = {key: loaded[key] for key in ("images", "probability", "mask", "stride")}
-    count, stride = len(arrays["images"]), int(arrays["stride"])
-    if count < 1 or stride < 1:
-        raise ValueError(f"it holds {count} images at stride {stride}")
-    expected = {
-        "images": (np.uint8, (count, height, width, 3)),
-        "probability": (np.float32, (count, -(-height // stride), -(-width // stride))),
-        "mask": (np.uint8, (count, -(-height * width // 8))),
-    }
+        count, stride = len(loaded["images"]), int(loaded["stride"])
+        if count < 1 or stride < 1:
+            raise ValueError(f"it holds {count} images at stride {stride}")
+        expected = {"images": (np.uint8, (count, height, width, channels))}
+        expected.update(output.golden_arrays(count, stride))
+        arrays = {key: loaded[key] for key in (*expected, "stride")}
     for key, (dtype, shape) in expected.items():
         if arrays[key].dtype != dtype or arrays[key].shape != shape:
             seen = f"{arrays[key].dtype} {arrays[key].shape}"
             raise ValueError(f"{key} is {seen}, the model takes {np.dtype(dtype)} {shape}")
-    bits = np.unpackbits(arrays["mask"], axis=1, count=height * width)
-    arrays["mask"] = bits.reshape(count, height, width)
+    output.unpack(arrays)
     return arrays

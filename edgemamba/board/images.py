@@ -148,12 +148,47 @@ def _stretch(values: npt.NDArray[np.generic]) -> UInt8:
     return np.floor((exact - low) * 255.0 / span + 0.5).astype(np.uint8)
 
 
+def of_channels(path: AnyPath, image: UInt8, channels: int) -> UInt8:
+    """An RGB image (H, W, 3) with as many channels as the network takes: itself, or its luminance (H, W, 1).
+
+    Raises:
+        ImageError: any other number.
+    """
+    if channels == 3:
+        return image
+    if channels == 1:
+        return np.asarray(Image.fromarray(image).convert("L"))[:, :, None]
+    raise ImageError(f"{path} is an image, the network takes {channels} channels", "give it as .npy, float32 (C, H, W)")
+
+
+def open_array(path: AnyPath, shape: tuple[int, ...]) -> Float32:
+    """An .npy file as the network's input: float32 (1, C, h, w), values as they are.
+
+    Raises:
+        ImageError: missing, damaged, of another type than float, or of another shape than ``shape``.
+    """
+    try:
+        values = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist", "give the path of an .npy file") from None
+    except _DAMAGE as error:
+        raise ImageError(f"{path} is not an .npy file: {error}", "write it with numpy.save") from None
+    if getattr(values, "shape", None) not in (shape, shape[1:]) or values.dtype.kind != "f":
+        seen = f"{getattr(values, 'dtype', type(values).__name__)} {getattr(values, 'shape', '')}"
+        raise ImageError(f"{path} holds {seen}, the network takes float32 {shape}", "save it in this shape")
+    return np.ascontiguousarray(values.reshape(shape), np.float32)
+
+
 def resize(image: UInt8, size: Size) -> UInt8:
-    """Bilinear resize of uint8 (H, W, 3) to ``size`` = (h, w); shrinking averages, as Pillow does it."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ImageError(f"an image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
+    """Bilinear resize of uint8 (H, W, C) to ``size`` = (h, w); shrinking averages, as Pillow does it."""
+    if image.ndim != 3 or image.dtype != np.uint8:
+        raise ImageError(f"an image must be uint8 (H, W, C), not {image.dtype} {image.shape}")
     if image.shape[:2] == tuple(size):
         return image
+    if image.shape[2] != 3:
+        planes = [Image.fromarray(np.ascontiguousarray(plane)) for plane in image.transpose(2, 0, 1)]
+        small = [plane.resize((size[1], size[0]), Image.Resampling.BILINEAR) for plane in planes]
+        return np.stack([np.asarray(plane) for plane in small], axis=2)
     picture = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(picture)
 
@@ -169,10 +204,10 @@ def to_input(image: UInt8, size: Size, scale: float) -> Float32:
     """The network's input: resize to ``size`` = (h, w), multiply by ``scale``, put channels first.
 
     Args:
-        image: uint8 (H, W, 3) RGB.
+        image: uint8 (H, W, C); RGB where C is 3.
 
     Returns:
-        float32 (1, 3, h, w).
+        float32 (1, C, h, w).
     """
     planes = resize(image, size).transpose(2, 0, 1)[None]
     return np.ascontiguousarray(planes, np.float32) * np.float32(scale)

@@ -1,9 +1,11 @@
-"""Masks for images with the model of this Bundle.
+"""Run the model of this Bundle on images.
+
+Segmentation: each image gives NAME_mask.png (0 and 255, in the image's own size) and NAME_overlay.png.
+Classification: the best classes of each image with their probability, and classes.csv (or .json) of them all.
+Another project's network: each image, or .npy of float32 (C, H, W), gives NAME.npy of the output.
 
 Research software. Not a medical device; not for diagnosis, treatment or any decision about a patient.
-Trained on two-dimensional slices of one data set; what it does elsewhere is unknown.
-
-Each image gives NAME_mask.png (0 and 255, in the image's own size) and NAME_overlay.png.
+What the network does on other data than it was trained on is unknown.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ if str(FOLDER) not in sys.path:
 
 try:
     import images
+    import outputs
     import runner
 except ImportError as error:
     print(f"error: {error}\nhint: pip install -r requirements.txt", file=sys.stderr)
@@ -37,7 +40,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="TIFF, PNG, JPEG, ... of any size")
     parser.add_argument("-o", "--out", default="predictions", metavar="DIR", help="default: predictions")
-    parser.add_argument("--threshold", type=_share, help="probability from which a pixel is in the mask, 0 to 1")
+    parser.add_argument("--threshold", type=_share, help="segmentation: probability from which a pixel is in the mask")
+    parser.add_argument("--format", choices=("csv", "json"), help="classification: of the table, default csv")
     parser.add_argument("--runtime", choices=runner.RUNTIMES, default="auto", help="default: auto")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the runtime, default 1")
     parser.add_argument("--no-check", action="store_true", help="do not compare this Bundle with its checksums")
@@ -51,78 +55,81 @@ def _share(text: str) -> float:
     return value
 
 
-def plan_outputs(names: list[str], out: pathlib.Path) -> list[tuple[str, pathlib.Path, pathlib.Path]]:
-    """(image, mask path, overlay path) for each image.
+def plan_outputs(names: list[str], out: pathlib.Path, endings: tuple[str, ...]) -> list[tuple[str, pathlib.Path]]:
+    """(image, where its results go without their endings) for each image.
 
     Raises:
         runner.BundleError: two images would be written under one name, or one over another's file.
     """
+    if not endings:
+        return [(name, out / pathlib.Path(name).stem) for name in names]
     planned: dict[str, str] = {}
     for name in names:
         stem = pathlib.Path(name).stem
         if stem in planned:
-            message = f"{planned[stem]} and {name} would both be written as {stem}_mask.png"
+            message = f"{planned[stem]} and {name} would both be written as {stem}{endings[0]}"
             raise runner.BundleError(message, "predict them one after the other into different folders", 2)
         planned[stem] = name
-    outputs = [(name, out / f"{stem}_mask.png", out / f"{stem}_overlay.png") for stem, name in planned.items()]
     sources = {pathlib.Path(name).resolve() for name in names}
-    for _, *paths in outputs:
-        for path in paths:
+    for stem in planned:
+        for path in (out / f"{stem}{ending}" for ending in endings):
             if path.resolve() in sources:
                 message = f"the result would overwrite the image {path}"
                 raise runner.BundleError(message, "choose another folder with -o", 2)
-    return outputs
+    return [(name, out / stem) for stem, name in planned.items()]
 
 
-def predict_one(
-    manifest: dict[str, Any],
-    session: Any,
-    threshold: float,
-    name: str,
-    mask_path: pathlib.Path,
-    overlay_path: pathlib.Path,
-) -> float:
-    """Write mask and overlay of one image; gives the share of its pixels in the mask.
+def read(manifest: dict[str, Any], session: Any, name: str) -> tuple[Any, Any]:
+    """An image, uint8 (H, W, C), and the network's input; an .npy file, of a network that takes one, is both.
 
     Raises:
         images.ImageError: the file is not an image that can be used.
-        OSError: the results cannot be written; then neither of them exists.
     """
-    image = images.open_image(name)
+    if manifest.get("task") == "tensor" and pathlib.Path(name).suffix == ".npy":
+        x = images.open_array(name, session.shape)
+        return x, x
+    image = images.of_channels(name, images.open_image(name), session.shape[1])
     preprocess = manifest["preprocess"]
-    x = images.to_input(image, tuple(preprocess["size"]), preprocess["scale"])
-    mask = images.to_mask(session.run(x)[0, 0], threshold, image.shape[:2])
-    try:
-        images.save_mask(mask_path, mask)
-        images.save_image(overlay_path, images.overlay(image, mask))
-    except OSError:
-        if mask_path.exists():
-            mask_path.unlink()
-        raise
-    return float(mask.mean())
+    return image, images.to_input(image, tuple(preprocess["size"]), preprocess["scale"])
+
+
+def refuse_idle(options: argparse.Namespace, output: Any, task: str) -> None:
+    """Raise BundleError for an option that means nothing to this network."""
+    for flag, means in (("threshold", task == "segmentation"), ("format", output.summary)):
+        if getattr(options, flag) is not None and not means:
+            raise runner.BundleError(f"--{flag} means nothing to a network for {task}", "leave it out", 2)
 
 
 def run(options: argparse.Namespace) -> int:
     """Predict every image; one that cannot be read is reported and does not stop the others."""
     manifest = runner.load_manifest(FOLDER)
     out = pathlib.Path(options.out)
-    planned = plan_outputs(options.images, out)
+    if options.threshold is not None:
+        manifest = {**manifest, "threshold": options.threshold}
+    output = outputs.open_output(manifest)
+    refuse_idle(options, output, manifest.get("task", "segmentation"))
+    planned = plan_outputs(options.images, out, output.endings)
     if not options.no_check:
         runner.check_files(FOLDER, manifest)
     session = runner.open_session(FOLDER, manifest, options.runtime, options.threads)
     if session.note:
         print(f"note: {session.note}", file=sys.stderr)
-    threshold = manifest["threshold"] if options.threshold is None else options.threshold
     out.mkdir(parents=True, exist_ok=True)
-    code = 0
-    for name, mask_path, overlay_path in planned:
+    code, rows = 0, []
+    for name, stem in planned:
         try:
-            share = predict_one(manifest, session, threshold, name, mask_path, overlay_path)
+            image, x = read(manifest, session, name)
+            row = output.write(stem, image, session.run(x))
         except images.ImageError as error:
             code = 3
             complain(error.message, error.hint)
         else:
-            print(f"{name}: {100.0 * share:.2f} % in the mask -> {mask_path}", flush=True)
+            rows.append({"image": name, **row})
+            print(f"{name}: {output.line(row)}", flush=True)
+    if output.summary and rows:
+        form = options.format or "csv"
+        outputs.write_bytes(out / f"classes.{form}", outputs.table(rows, form).encode())
+        print(f"table -> {out / ('classes.' + form)}", flush=True)
     return code
 
 

@@ -1,7 +1,8 @@
 """Run the model of a Bundle: one session class per runtime, and the golden check.
 
 Copied into every Bundle beside ``predict.py`` and ``agent.py``; needs the standard library, numpy and one
-runtime, and Python 3.8. ``Session.run`` takes float32 NCHW and gives the probability, whatever the runtime.
+runtime, and Python 3.8. ``Session.run`` takes float32 NCHW and gives the output as PyTorch lays it out, whatever
+the runtime; ``outputs.py`` says what it means.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def sibling(name: str) -> Any:
 if TYPE_CHECKING:
     from edgemamba.board.bundle_files import (
         BundleError,
+        channels_first,
         check_files,
         hash_file,
         load_golden,
@@ -36,7 +38,7 @@ else:
     _files = sibling("bundle_files")
     BundleError, one_line, unsafe_name = _files.BundleError, _files.one_line, _files.unsafe_name
     check_files, load_golden, load_manifest = _files.check_files, _files.load_golden, _files.load_manifest
-    hash_file = _files.hash_file
+    hash_file, channels_first = _files.hash_file, _files.channels_first
 
 __all__ = [
     "RUNTIMES",
@@ -72,7 +74,7 @@ class Session:
         version: version of that runtime.
         note: why this runtime was taken although the Bundle asks for another; else empty.
         build_ns: how long an engine took to build, when it had to be built.
-        shape: the only input shape, (1, 3, h, w).
+        shape: the only input shape, (1, channels, h, w).
     """
 
     runtime = ""
@@ -81,13 +83,20 @@ class Session:
         self.version = version
         self.note = note
         self.build_ns = 0
-        height, width = manifest["preprocess"]["size"]
-        self.shape = (1, 3, int(height), int(width))
         self._input = manifest["inputs"][0]
         self._output = manifest["outputs"][0]
+        self.shape = channels_first(self._input)
+        size = tuple(manifest["preprocess"]["size"])
+        if self.shape[2:] != size:
+            message = (
+                f"the input {self._input['shape']} is {self._input['layout']}, the manifest says pictures of {size}"
+            )
+            raise BundleError(message, "use the files of one Bundle only", 5)
 
     def run(self, x: np.ndarray) -> np.ndarray:
-        """Probability float32 (1, 1, h, w) in [0, 1] of the image ``x``, float32 (1, 3, h, w) in [0, 1].
+        """The output, float32, of ``x``, float32 (1, channels, h, w).
+
+        Segmentation gives (1, 1, h, w), classification (1, K), another project's network what it gives.
 
         Raises:
             BundleError: ``x`` has another shape or type.
@@ -107,11 +116,8 @@ class Session:
     def _expect(self, shape: Any, output: bool = False) -> None:
         """Refuse a model whose input (or output) has not the shape that the manifest promises."""
         tensor = self._output if output else self._input
-        channels, height, width = 1 if output else 3, self.shape[2], self.shape[3]
-        nhwc = tensor["layout"] == "NHWC"
-        expected = [1, height, width, channels] if nhwc else [1, channels, height, width]
-        if list(shape) != expected:
-            message = f"tensor {tensor['name']!r} of the model is {list(shape)}, the manifest says {expected}"
+        if list(shape) != tensor["shape"]:
+            message = f"tensor {tensor['name']!r} of the model is {list(shape)}, the manifest says {tensor['shape']}"
             raise BundleError(message, "use the files of one Bundle only", 5)
 
 
@@ -342,30 +348,31 @@ def check_golden(folder: str | os.PathLike[str], manifest: dict[str, Any], sessi
     """Run the golden pictures and compare with what the fp32 PyTorch model gave.
 
     Returns:
-        ok; images; mean_abs_diff and max_abs_diff of the probability (None when not finite); mask_agreement,
-        the share of equal mask pixels; and the two limits, mean_tolerance and mask_agreement_limit.
+        ok; images; mean_abs_diff and max_abs_diff of the output (None when not finite); agreement, and
+        agreement_of, what it counts (equal mask pixels, equal first classes, cosine); and the two limits,
+        mean_tolerance and agreement_limit.
 
     Raises:
         BundleError: the golden file is missing or damaged.
     """
     golden, images = load_golden(folder, manifest), sibling("images")
+    output = sibling("outputs").open_output(manifest)
     size, scale = tuple(manifest["preprocess"]["size"]), manifest["preprocess"]["scale"]
-    stride = int(golden["stride"])
     inputs = [images.to_input(picture, size, scale) for picture in golden["images"]]
     # Copies: a runtime may give the same buffer for every run.
-    found = np.stack([session.run(x)[0, 0].copy() for x in inputs])
-    masks = np.stack([images.to_mask(one, manifest["threshold"], size) for one in found])
-    difference = np.abs(found[:, ::stride, ::stride].astype(np.float64) - golden["probability"])
+    found = np.stack([output.value(session.run(x)).copy() for x in inputs])
+    difference, agreement = output.compare(golden, found)
     mean, largest = float(difference.mean()), float(difference.max())
-    agreement = float(np.mean(masks == golden["mask"]))
     limits = manifest["golden"]
+    least = limits["agreement"] if "agreement" in limits else limits["mask_agreement"]
     return {
         # Written so that NaN fails.
-        "ok": mean <= limits["mean_tolerance"] and agreement >= limits["mask_agreement"],
+        "ok": mean <= limits["mean_tolerance"] and agreement >= least,
         "images": len(found),
         "mean_abs_diff": mean if np.isfinite(mean) else None,
         "max_abs_diff": largest if np.isfinite(largest) else None,
-        "mask_agreement": agreement,
+        "agreement": agreement if np.isfinite(agreement) else 0.0,
+        "agreement_of": output.agreement,
         "mean_tolerance": limits["mean_tolerance"],
-        "mask_agreement_limit": limits["mask_agreement"],
+        "agreement_limit": least,
     }

@@ -37,7 +37,7 @@ def lines(events: list[dict[str, Any]]) -> list[str]:
         f"Runtime  {hello['runtime']} {cold['runtime_version']}, threads: {hello['threads']}",
         f"         {cold['note']}",
         f"Golden   ok before and after: mean |difference| {golden['mean_abs_diff']:.2g}, "
-        f"mask agreement {golden['mask_agreement']:.6f}",
+        f"{golden['agreement_of']} {golden['agreement']:.6f}",
         f"Cold     first result {cold['process_to_first_result_ns'] / 1e6:.0f} ms after the process started "
         f"(imports {cold['import_ns'] / 1e6:.0f}, load {cold['load_ns'] / 1e6:.0f}, "
         f"first run {cold['first_run_ns'] / 1e6:.1f})",

@@ -57,7 +57,7 @@ class TensorRtSession(runner.Session):  # type: ignore[misc, name-defined]
         inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         names = inputs + [name for name in names if name not in inputs]
         shapes = [tuple(engine.get_tensor_shape(name)) for name in names]
-        expected = [self.shape, (1, 1, *self.shape[2:])]
+        expected = [self.shape, tuple(self._output["shape"])]
         if len(inputs) != 1 or shapes != expected:
             raise runner.BundleError(f"the engine's tensors are {shapes}, expected {expected}", "", 5)
         arrays, addresses = [], []

@@ -6,6 +6,7 @@ import datetime
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -29,15 +30,27 @@ from edgemamba.records import (
     save_record,
 )
 from edgemamba.registry import ModelInfo
+from edgemamba.tasks import TaskRules, rules_of
 
 Runtime = Literal["onnxruntime", "litert", "tensorrt"]
-SCRIPTS = ("predict.py", "agent.py", "runner.py", "bundle_files.py", "images.py", "sensors.py", "summary.py")
+SCRIPTS = (
+    "predict.py",
+    "agent.py",
+    "runner.py",
+    "bundle_files.py",
+    "images.py",
+    "outputs.py",
+    "sensors.py",
+    "summary.py",
+)
 TENSORRT_SCRIPTS = ("build_engine.py", "trt_session.py", "cudart.py")
 # Format: the runtime when the target's own is for the other format, and its line in requirements.txt.
 _RUNTIMES: dict[Format, tuple[Runtime, str]] = {
     "onnx": ("onnxruntime", "onnxruntime>=1.20"),
     "tflite": ("litert", "ai-edge-litert>=2.0"),
 }
+_CHANNEL_ORDERS: dict[int, Literal["RGB", "grey"]] = {1: "grey", 3: "RGB"}
+_INPUTS = {"RGB": "RGB picture, 0 to 1", "grey": "grey picture, 0 to 1", "none": "the network's own input"}
 _TYPE_CHANGES = ("QuantizeLinear", "DequantizeLinear", "Cast", "Constant")
 _PACKAGES = ("onnxruntime", "ai-edge-litert", "tflite-runtime")
 
@@ -60,14 +73,15 @@ def build(
     target: Target,
     model_info: ModelInfo,
     size: tuple[int, int],
-    probability: golden.Probability,
+    reference: golden.Reference,
     stages: list[StageRecord],
     verification: dict[str, Any],
     quantization: dict[str, Any] | None,
     source: dict[str, Any],
     data: DataRef | None,
     metrics: dict[str, Any],
-    threshold: float = 0.5,
+    channels: int = 3,
+    labels: Sequence[str] = (),
     force: bool = False,
 ) -> Manifest:
     """Write the Bundle ``out``, complete or not at all, and run its golden check on this host.
@@ -78,34 +92,36 @@ def build(
         target: what the board can load.
         model_info: the network's registry row.
         size: input height and width, pixels.
-        probability: the fp32 PyTorch reference, float32 (n, 3, h, w) to float32 (n, h, w).
+        reference: fp32 PyTorch, float32 (n, channels, h, w) to float32 (n, ...), see ``sources.Source.reference``.
         stages: the export as it ran.
         verification: parity with PyTorch.
         quantization: scheme and calibration set, if any.
         source: SHA-256 of the weights and what the run record says.
         data: training data and split; its local path is not shipped.
         metrics: what evaluation found.
-        threshold: probability from which a pixel belongs to the mask.
+        channels: of the input.
+        labels: names of a classifier's classes.
         force: replace ``out`` if it exists.
 
     Raises:
         InputError: ``out`` exists, or cannot be written.
-        VerificationError: the artifact does not give the reference's masks on the golden pictures, or a file
+        VerificationError: the artifact does not give the reference's outputs on the golden pictures, or a file
             would tell a path of this machine.
     """
-    preprocess = Preprocess(size=size)
-    pictures = golden.golden_images(size)
-    mean_tolerance, mask_agreement = golden.LIMITS[artifact.precision]
+    rules = rules_of(model_info.task)
+    preprocess = Preprocess(size=size, channel_order=_CHANNEL_ORDERS.get(channels, "none"))
+    candidates = golden.golden_images(size, channels, rules.candidates)
+    pictures, expected = golden.golden_outputs(candidates, reference, preprocess.scale, rules)
+    mean_tolerance, agreement = rules.golden_limits(artifact.precision, expected)
+    inputs, outputs = signature(artifact, (channels, *size), expected.shape[1:], rules)
     manifest = Manifest(
-        **_identity(artifact, target, model_info, size),
+        **_identity(artifact, target, model_info),
+        inputs=[inputs],
+        outputs=[outputs],
         preprocess=preprocess,
-        threshold=threshold,
-        golden=Golden(
-            file=golden.FILE,
-            images=len(pictures),
-            mean_tolerance=mean_tolerance,
-            mask_agreement=mask_agreement,
-        ),
+        labels=list(labels),
+        threshold=rules.threshold,
+        golden=Golden(file=golden.FILE, images=len(pictures), mean_tolerance=mean_tolerance, agreement=agreement),
         quantization=quantization,
         verification=verification,
         stages=stages,
@@ -114,19 +130,18 @@ def build(
         metrics=metrics,
         files=[],
     )
-    expected = golden.golden_bytes(pictures, probability, preprocess.scale, threshold)
+    content = golden.golden_bytes(pictures, expected, rules)
     with new_folder(out, force=force, marker=MANIFEST) as folder:
         shutil.copyfile(artifact.path, folder / manifest.artifact)
-        write_bytes(folder / golden.FILE, expected)
+        write_bytes(folder / golden.FILE, content)
         manifest = _complete(folder, manifest, target, model_info)
         _refuse_local_paths(folder)
         _self_check(folder)
     return manifest
 
 
-def _identity(artifact: Exported, target: Target, model_info: ModelInfo, size: tuple[int, int]) -> dict[str, Any]:
+def _identity(artifact: Exported, target: Target, model_info: ModelInfo) -> dict[str, Any]:
     """What the artifact is, for which board, and how it is called: the manifest's first fields."""
-    inputs, outputs = signature(artifact, size)
     return {
         "edgemamba": __version__,
         "created": _now(),
@@ -141,8 +156,6 @@ def _identity(artifact: Exported, target: Target, model_info: ModelInfo, size: t
         "runtime": target.runtime if artifact.format == target.format else _RUNTIMES[artifact.format][0],
         "onnxruntime_level": _level(artifact),
         "artifact": f"model.{artifact.format}",
-        "inputs": [inputs],
-        "outputs": [outputs],
     }
 
 
@@ -165,24 +178,33 @@ def requirements(target: Target, format: Format) -> list[str]:
     return [line for line in target.requirements if not line.startswith(_PACKAGES)] + [_RUNTIMES[format][1]]
 
 
-def signature(artifact: Exported, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def signature(
+    artifact: Exported, image: tuple[int, int, int], output: Sequence[int], rules: TaskRules
+) -> tuple[Tensor, Tensor]:
     """Input and output of the artifact, as the host's own runtime reads them.
 
+    Args:
+        artifact: the exported network.
+        image: channels, height and width of the input.
+        output: shape of the reference's output for one image.
+        rules: of the network's task.
+
     Raises:
-        VerificationError: not one picture of ``size`` in and one probability map out.
+        VerificationError: not one such picture in and one such output out.
     """
     shapes = _shapes(artifact)
-    height, width = size
-    expected = ((3, "RGB picture, 0 to 1"), (1, "probability of lesion, 0 to 1"))
+    channels, height, width = image
+    order = _CHANNEL_ORDERS.get(channels, "none")
+    inputs = {"NCHW": [1, channels, height, width], "NHWC": [1, height, width, channels]}
+    expected = ((inputs, _INPUTS[order]), (rules.layouts(output), rules.meaning))
     if len(shapes) != len(expected):
         raise VerificationError(f"{artifact.path.name} has {len(shapes)} inputs and outputs, expected 1 and 1")
     tensors = []
-    for (name, shape), (channels, meaning) in zip(shapes, expected, strict=True):
-        layouts = {"NCHW": [1, channels, height, width], "NHWC": [1, height, width, channels]}
+    for (name, shape), (layouts, meaning) in zip(shapes, expected, strict=True):
         layout = next((layout for layout, wanted in layouts.items() if shape == wanted), None)
         if layout is None:
             raise VerificationError(
-                f"{artifact.path.name}: tensor {name} has shape {shape}, expected {layouts['NCHW']}",
+                f"{artifact.path.name}: tensor {name} has shape {shape}, expected {next(iter(layouts.values()))}",
                 hint="export again at this size",
             )
         tensors.append(Tensor(name=name, shape=shape, dtype="float32", layout=layout, meaning=meaning))
@@ -276,7 +298,7 @@ def _self_check(folder: Path) -> None:
     if not found["ok"]:
         raise VerificationError(
             f"the artifact differs from PyTorch on the golden pictures: mean |difference| "
-            f"{found['mean_abs_diff']} (limit {found['mean_tolerance']}), mask agreement "
-            f"{found['mask_agreement']:.6f} (limit {found['mask_agreement_limit']})",
+            f"{found['mean_abs_diff']} (limit {found['mean_tolerance']}), {found['agreement_of']} "
+            f"{found['agreement']:.6f} (limit {found['agreement_limit']})",
             hint="see the verify stage for where it departs",
         )

@@ -6,8 +6,10 @@ from typing import Any
 
 from edgemamba.bundle.readme import CAVEAT
 from edgemamba.records import Manifest
-from edgemamba.registry import ModelInfo
+from edgemamba.registry import MODELS, ModelInfo
+from edgemamba.tasks import rules_of
 
+_SOURCE = 'Source: Crews and Whalen, "Mamba vs. else". '
 _DATA = {
     "lgg": (
         "LGG MRI Segmentation: 3,929 axial slices of 110 patients with lower-grade glioma (The Cancer Imaging"
@@ -24,11 +26,12 @@ def text(manifest: Manifest, info: ModelInfo) -> str:
     """The model card of this Bundle."""
     data = manifest.data
     height, width = manifest.preprocess.size
+    rules = rules_of(manifest.task)
     lines = [
         "---",
         "license: apache-2.0",
         "library_name: edgemamba",
-        "pipeline_tag: image-segmentation",
+        f"pipeline_tag: {rules.pipeline_tag}",
         "---",
         f"# {manifest.model}, {manifest.precision}",
         "",
@@ -36,9 +39,9 @@ def text(manifest: Manifest, info: ModelInfo) -> str:
         "",
         "## What it is",
         f"{info.summary}; {manifest.parameters:,} parameters.",
-        f"Input: one RGB picture, {height}x{width}, 0 to 1. Output: the probability of lesion for each"
-        f" pixel; the mask starts at {manifest.threshold}.",
-        f'Source: Crews and Whalen, "Mamba vs. else"; edgemamba {manifest.edgemamba}, {manifest.created}.',
+        f"Input: one {manifest.inputs[0].meaning}, {manifest.input_channels}x{height}x{width}. Output: "
+        f"{rules.output_text(manifest)}",
+        f"{_SOURCE if info.name in MODELS else ''}Made by edgemamba {manifest.edgemamba}, {manifest.created}.",
         "",
         "## Training data",
     ]
@@ -61,9 +64,7 @@ def text(manifest: Manifest, info: ModelInfo) -> str:
     lines += [
         "",
         "## Limits",
-        "- Not validated on other scanners, sequences, ages or diseases than those of the training data.",
-        "- It sees one slice at a time, and three channels in the order of the training data.",
-        "- A small change of Dice can be a missed lesion: look at missed lesions and false alarms too.",
+        *(f"- {limit}" for limit in rules.limits),
         "- Speed differs between boards, power modes and temperatures: measure with `agent.py` on yours.",
         "",
         "## Licence",

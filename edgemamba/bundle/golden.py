@@ -1,7 +1,7 @@
 """The golden file of a Bundle: input pictures and what the fp32 PyTorch model makes of them.
 
-The pictures are phantoms, so that no patient's image travels with an artifact. Every board runs them before
-and after it measures.
+The pictures are generated, so that no patient's image travels with an artifact. Every board runs them before and
+after it measures.
 """
 
 from __future__ import annotations
@@ -15,51 +15,47 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemamba.board import images
-from edgemamba.presets import Precision
+from edgemamba.tasks import TaskRules
 
-Probability = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+Reference = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 FILE = "golden.npz"
-STRIDE = 4
-# The slices with the largest lesions of two patients of the default phantoms.
-SAMPLES = (379, 182)
-
-# Precision: largest mean |difference| of the probability, least share of equal mask pixels.
-LIMITS: dict[Precision, tuple[float, float]] = {
-    "fp32": (1e-5, 0.9999),
-    "fp16": (2e-3, 0.998),
-    "int8": (2e-2, 0.98),
-}
+# The slices with the largest lesions of two patients of the default phantoms, then others.
+SAMPLES = (379, 182, 20, 60, 100, 140, 220, 260, 300, 340)
 
 
-def golden_images(size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """uint8 (n, h, w, 3): phantoms with large lesions, where a wrong mask shows most."""
-    from edgemamba.data import open_dataset
+def golden_images(size: tuple[int, int], channels: int = 3, count: int = 2) -> npt.NDArray[np.uint8]:
+    """uint8 (count, h, w, channels), at most 10: phantoms, those with large lesions first, where a wrong mask shows
+    most; for other than three channels noise with the spectrum of natural images."""
+    from edgemamba.data import noise, open_dataset
 
+    if channels != 3:
+        return noise.pictures(count, size, channels)
     dataset = open_dataset("phantoms", size=max(size))
-    return np.stack([images.resize(dataset.read(number)[0], size) for number in SAMPLES])
+    return np.stack([images.resize(dataset.read(number)[0], size) for number in SAMPLES[:count]])
 
 
-def golden_bytes(pictures: npt.NDArray[np.uint8], probability: Probability, scale: float, threshold: float) -> bytes:
-    """The file's bytes; equal inputs give equal bytes.
+def golden_outputs(
+    pictures: npt.NDArray[np.uint8], reference: Reference, scale: float, rules: TaskRules
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """The pictures that are taken and the reference's outputs for them.
 
     Args:
-        pictures: uint8 (n, h, w, 3).
-        probability: the fp32 reference, float32 (n, 3, h, w) to float32 (n, h, w).
+        pictures: candidates, uint8 (n, h, w, channels).
+        reference: fp32 PyTorch, float32 (n, channels, h, w) to float32 (n, ...).
         scale: of the preprocessing.
-        threshold: probability from which a pixel belongs to the mask.
+        rules: of the network's task.
     """
     size = pictures.shape[1], pictures.shape[2]
     x = np.concatenate([images.to_input(picture, size, scale) for picture in pictures])
-    expected = np.asarray(probability(x), np.float32)
-    masks = np.stack([images.to_mask(one, threshold, size) for one in expected])
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "images": pictures,
-        "probability": np.ascontiguousarray(expected[:, ::STRIDE, ::STRIDE]),
-        "mask": np.packbits(masks.reshape(len(masks), -1), axis=1),
-        "stride": np.asarray(STRIDE),
-    }
-    return _npz(arrays)
+    outputs = np.asarray(reference(x), np.float32)
+    chosen = rules.golden_choice(outputs)
+    return pictures[chosen], outputs[chosen]
+
+
+def golden_bytes(pictures: npt.NDArray[np.uint8], expected: npt.NDArray[np.float32], rules: TaskRules) -> bytes:
+    """The file's bytes of what ``golden_outputs`` gives; equal inputs give equal bytes."""
+    return _npz({"images": pictures, **rules.golden_arrays(expected)})
 
 
 def _npz(arrays: dict[str, npt.NDArray[Any]]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgemamba.presets import Target
 from edgemamba.records import Manifest
+from edgemamba.tasks import rules_of
 
 CAVEAT = "Research software. Not a medical device; not for diagnosis, treatment or any decision about a patient."
 _RUNTIME_NAMES = {"onnxruntime": "ONNX Runtime", "litert": "LiteRT", "tensorrt": "TensorRT"}
@@ -72,6 +73,7 @@ def text(manifest: Manifest, target: Target) -> str:
     setup = _JETSON_SETUP if tensorrt else _VENV + (_TFLITE_OLD if manifest.format == "tflite" else "")
     clocks = {"jetson": _JETSON_CLOCKS, "raspberry-pi": _PI_CLOCKS}.get(target.kind, _HOST_CLOCKS)
     height, width = manifest.preprocess.size
+    example, gives = rules_of(manifest.task).predict_text(manifest)
     unproven = (
         "\nWhat was checked where this Bundle was made: the graph, with ONNX Runtime, against PyTorch. No"
         "\nengine of it has run on a board of ours; `agent.py` checks its output before it measures.\n"
@@ -98,9 +100,9 @@ sha256sum -c SHA256SUMS
 ## 3. Predict
 ```
 python predict.py image.tif
-python predict.py scans/*.png -o masks --threshold {manifest.threshold}
+{example}
 ```
-Images of any size and common format; for each a mask (0 and 255, in the image's own size) and an overlay.
+Images of any size and common format; {gives}.
 
 ## 4. Measure
 ```
@@ -113,8 +115,8 @@ Checks the golden pictures, measures cold start, latency and memory, prints a su
 |---|---|
 | `{manifest.artifact}` | the network; see `MODEL_CARD.md` |
 | `manifest.json` | what it is, how it was made and checked, size and SHA-256 of every file |
-| `golden.npz` | {manifest.golden.images} phantom pictures and the fp32 PyTorch output for them |
+| `golden.npz` | {manifest.golden.images} generated pictures and the fp32 PyTorch output for them |
 | `predict.py`, `agent.py` | what you run; they need numpy, Pillow and one runtime, not edgemamba |
-| `runner.py`, `bundle_files.py`, `images.py`, `sensors.py`, `summary.py` | what those two use |
+| `runner.py`, `bundle_files.py`, `images.py`, `outputs.py`, `sensors.py`, `summary.py` | what those two use |
 {engine_files if tensorrt else ""}
 """

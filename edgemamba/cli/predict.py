@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -11,17 +12,21 @@ from edgemamba.cli.options import JSON, QUIET, THREADS
 
 def predict(
     bundle: Path = typer.Argument(help="A Bundle folder."),
-    images: list[Path] = typer.Argument(help="Images of any size: TIFF, PNG, JPEG, GIF, BMP, WebP."),
-    out: Path = typer.Option(Path("predictions"), "-o", "--out", help="Folder for masks and overlays."),
-    threshold: float | None = typer.Option(None, "--threshold", help="Default: the Bundle's.", show_default=False),
+    images: list[Path] = typer.Argument(help="Images of any size: TIFF, PNG, JPEG, GIF, BMP, WebP; or .npy."),
+    out: Path = typer.Option(Path("predictions"), "-o", "--out", help="Folder for the results."),
+    threshold: float | None = typer.Option(
+        None, "--threshold", help="Segmentation: of a mask. Default: the Bundle's.", show_default=False
+    ),
     runtime: str = typer.Option("auto", "--runtime", help="auto, onnxruntime, litert or tensorrt."),
     threads: int = THREADS,
     quiet: bool = QUIET,
     as_json: bool = JSON,
 ) -> None:
-    """Segment images with a deployed artifact: masks (0/255 PNG at the image's own size) and overlays.
+    """Run a deployed artifact on images.
 
-    Research use only; not a medical device.
+    Segmentation gives masks (0/255 PNG at the image's own size) and overlays, classification the best classes and
+    classes.csv, another project's network the output as .npy (and takes .npy). Research use only; not a medical
+    device.
 
     \b
     edgemamba predict bundles/ul-vm-unet-cpu-fp32 scan.tif -o out
@@ -35,7 +40,20 @@ def predict(
     if as_json:
         output.document({"schema": "edgemamba.predict/1", "out": str(out), "images": results})
     else:
-        output.table(
-            ["image", "size", "foreground", "mask"],
-            [[r["image"], f"{r['width']}x{r['height']}", f"{r['foreground_share']:.2%}", r["mask"]] for r in results],
-        )
+        output.table(*_table(results))
+
+
+def _table(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows for people; the keys tell the task."""
+    if "mask" in results[0]:
+        rows = [[r["image"], f"{r['width']}x{r['height']}", f"{r['foreground_share']:.2%}", r["mask"]] for r in results]
+        return ["image", "size", "foreground", "mask"], rows
+    if "classes" in results[0]:
+        best = [[f"{one['name']} {one['probability']:.4f}" for one in r["classes"]] for r in results]
+        return ["image", "best", "and then"], [
+            [r["image"], names[0], ", ".join(names[1:])] for r, names in zip(results, best, strict=True)
+        ]
+    rows = [
+        [r["image"], "x".join(map(str, r["shape"])), f"{r['min']:.4g} to {r['max']:.4g}", r["output"]] for r in results
+    ]
+    return ["image", "shape", "values", "output"], rows

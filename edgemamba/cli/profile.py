@@ -28,7 +28,7 @@ def profile(
     ),
     data_root: Path | None = DATA_ROOT,
     pictures: bool = typer.Option(
-        True, "--pictures/--no-pictures", help="Whether the report shows masks on images of the data set."
+        True, "--pictures/--no-pictures", help="Whether the report shows images of the data set."
     ),
     strict: bool = typer.Option(False, "--strict", help="Exit with 8 when the measurement is in doubt."),
     budget: Path | None = typer.Option(
@@ -40,7 +40,7 @@ def profile(
     quiet: bool = QUIET,
     as_json: bool = JSON,
 ) -> None:
-    """Measure a Bundle: golden check, cold start, latency, memory, size, Dice retention; write a report.
+    """Measure a Bundle: golden check, cold start, latency, memory, size, accuracy retention; write a report.
 
     Several Bundles are measured one after the other and compared on one page.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from edgemamba.bundle.check import MANIFEST
 from edgemamba.console import Console
 from edgemamba.data import DATASETS, Dataset, Split, open_dataset, open_ref, split_dataset
 from edgemamba.data.catalogue import ENVIRONMENT
-from edgemamba.errors import InputError, UsageError, did_you_mean, require
+from edgemamba.errors import InputError, Unsupported, UsageError, did_you_mean, require
+from edgemamba.evaluation.classes import classify
 from edgemamba.evaluation.contribution import ssm_contribution
 from edgemamba.evaluation.evaluate import Evaluation, Predict
 from edgemamba.evaluation.evaluate import evaluate as score
 from edgemamba.evaluation.pictures import case_pictures, write_pictures
 from edgemamba.evaluation.predictors import bundle_predictor
-from edgemamba.files import new_folder, refuse_taken, refuse_unwritable, write_json, write_text
+from edgemamba.evaluation.volumes import Postprocessing, evaluate_volumes
+from edgemamba.files import new_folder, refuse_taken, refuse_unwritable, sha256_bytes, write_json, write_text
 from edgemamba.records import DataRef
 from edgemamba.sources import open_source
 
@@ -43,6 +46,7 @@ class EvaluateOptions:
         threads: CPU threads; 0 leaves torch's choice and gives a Bundle one.
         seed: of the bootstrap.
         out: folder of the results; None writes nothing.
+        processing: of whole volumes.
     """
 
     data: tuple[str, Path | None, dict[str, Any]] | None = None
@@ -56,6 +60,7 @@ class EvaluateOptions:
     threads: int = 0
     seed: int = 0
     out: Path | None = None
+    processing: Postprocessing = dataclasses.field(default_factory=Postprocessing)
 
     def __post_init__(self) -> None:
         if self.part not in PARTS:
@@ -70,6 +75,8 @@ class _Subject:
     size: tuple[int, int]
     data: DataRef | None
     about: dict[str, Any]
+    task: str
+    labels: tuple[str, ...]
     model: Any = None
 
 
@@ -77,19 +84,27 @@ def evaluate_subject(subject: str, options: EvaluateOptions, console: Console) -
     """Score a run folder, a Bundle folder or packaged weights.
 
     Returns:
-        the evaluation's document with ``subject`` and, if asked, ``ssm_contribution``.
+        the evaluation's document, of masks or of classes, with ``subject`` and, if asked, ``ssm_contribution``.
 
     Raises:
         UsageError: no such subject, or an option that does not fit it.
+        Unsupported: another project's network, whose task is not known.
         InputError: the data is missing or damaged, or ``out`` is taken.
     """
     if options.out is not None:
         refuse_taken(options.out)
         refuse_unwritable(options.out)
     opened = _open(subject, options, console)
+    if opened.task == "tensor":
+        raise Unsupported(
+            f"accuracy cannot be measured: the task of {opened.about['name']} is not known",
+            hint="edgemamba profile measures its time, memory and agreement with PyTorch",
+        )
     dataset, split = _data(opened, options)
     indices = getattr(split, options.part)
-    found = score(opened.predict, dataset, indices, opened.size, console, options.threshold, split=split.spec)
+    if opened.task == "classification":
+        return _classes(opened, options, dataset, indices, split.spec, console)
+    found = _masks(opened, options, dataset, indices, split, console)
     document = {**found.document(seed=options.seed), "part": options.part, "subject": opened.about}
     if options.ssm:
         if opened.model is None:
@@ -110,6 +125,97 @@ def evaluate_subject(subject: str, options: EvaluateOptions, console: Console) -
     return document
 
 
+def evaluate_folds(subjects: Sequence[str], options: EvaluateOptions, console: Console) -> dict[str, Any]:
+    """Score the runs of a cross-validation together: every patient by the run that has not seen it.
+
+    Returns:
+        the evaluation's document over all runs' test parts, with ``subjects`` and each fold's mean a volume.
+
+    Raises:
+        UsageError: an option that does not fit several runs.
+        InputError: the runs are no folds of one data set and model, or two of one fold.
+    """
+    if options.ssm or options.part != "test":
+        raise UsageError("several runs are scored on their test parts, without --ssm", hint="leave them out")
+    parts: list[Evaluation] = []
+    about: list[dict[str, Any]] = []
+    kinds = set()
+    for subject in subjects:
+        opened = _open(subject, options, console)
+        if opened.data is None or not opened.data.split.startswith("fold:") or opened.task != "segmentation":
+            raise InputError(
+                f"{subject} is no fold of a cross-validation", hint="train with --split fold:0 to --split fold:4"
+            )
+        dataset, split = _data(opened, options)
+        parts.append(_masks(opened, options, dataset, split.test, split, console))
+        about.append(opened.about)
+        kinds.add((opened.about["model"], opened.data.fingerprint, opened.size))
+    if len(kinds) > 1:
+        raise InputError("the runs differ in model, data or size", hint="give the folds of one cross-validation")
+    folds = [part.split for part in parts]
+    if len(set(folds)) < len(folds):
+        raise InputError(f"two runs are of one fold: {', '.join(sorted(folds))}", hint="give one run for each fold")
+    whole = dataclasses.replace(parts[0], split="folds", slices=tuple(one for part in parts for one in part.slices))
+    document = whole.document(seed=options.seed)
+    document["folds"] = {part.split: part.value("volume") for part in parts}
+    document["per_patient"] = [{**row, "patient": _pseudonym(row["patient"])} for row in whole.per_patient()]
+    if options.out is not None:
+        with new_folder(options.out) as folder:
+            write_json(folder / "evaluation.json", {**document, "subjects": about})
+            write_text(folder / "per_slice.csv", whole.per_slice_csv())
+    return {**document, "subjects": about}
+
+
+def _pseudonym(patient: str) -> str:
+    return sha256_bytes(patient.encode())[:12]
+
+
+def _masks(
+    opened: _Subject,
+    options: EvaluateOptions,
+    dataset: Dataset,
+    indices: Sequence[int],
+    split: Split,
+    console: Console,
+) -> Evaluation:
+    if options.processing.idle:
+        return score(opened.predict, dataset, indices, opened.size, console, options.threshold, split=split.spec)
+    if split.spec == "image" and (options.processing.neighbours or options.processing.component_share):
+        raise UsageError(
+            "the image split holds single slices, not volumes", hint="leave out --neighbours, --components"
+        )
+    return evaluate_volumes(
+        opened.predict,
+        dataset,
+        indices,
+        opened.size,
+        console,
+        options.threshold,
+        options.processing,
+        split=split.spec,
+    )
+
+
+def _classes(
+    opened: _Subject,
+    options: EvaluateOptions,
+    dataset: Dataset,
+    indices: Sequence[int],
+    split: str,
+    console: Console,
+) -> dict[str, Any]:
+    """The evaluation of a classifier."""
+    if options.ssm:
+        raise UsageError("--ssm compares masks: it is for networks that segment", hint="leave it out")
+    answers, _ = classify([opened.predict], dataset, indices, opened.size, console, labels=opened.labels, split=split)
+    document = {**answers[0].document(), "part": options.part, "subject": opened.about}
+    if options.out is not None:
+        with new_folder(options.out) as folder:
+            write_json(folder / "evaluation.json", document)
+            write_text(folder / "per_image.csv", answers[0].per_image_csv())
+    return document
+
+
 def _open(subject: str, options: EvaluateOptions, console: Console) -> _Subject:
     folder = Path(subject)
     if (folder / MANIFEST).is_file():
@@ -124,7 +230,7 @@ def _open(subject: str, options: EvaluateOptions, console: Console) -> _Subject:
             "precision": manifest.precision,
             "runtime": f"{predictor.runtime} {predictor.version}",
         }
-        return _Subject(predictor, predictor.size, manifest.data, about)
+        return _Subject(predictor, predictor.size, manifest.data, about, manifest.task, tuple(manifest.labels))
     source = open_source(subject)
     require("torch", "train")
     import torch
@@ -141,7 +247,9 @@ def _open(subject: str, options: EvaluateOptions, console: Console) -> _Subject:
         "model": source.model,
         "runtime": f"torch {torch.__version__}",
     }
-    return _Subject(torch_predictor(model, device, source.info.task), source.size, source.data, about, model)
+    task = source.info.task
+    predict = torch_predictor(model, device, task)
+    return _Subject(predict, source.size, source.data, about, task, tuple(source.labels), model)
 
 
 def _data(opened: _Subject, options: EvaluateOptions) -> tuple[Dataset, Split]:

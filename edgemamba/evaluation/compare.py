@@ -231,7 +231,7 @@ def evaluate_pair(
     with console.bar("compare", len(indices)) as bar:
         for batch in read_batches(dataset, indices, size):
             pair = [probabilities(predict, batch, dataset) for predict in (reference, candidate)]
-            for index, first, second, true in zip(batch.indices, *pair, batch.masks, strict=True):
+            for index, first, second, true in zip(batch.indices, *pair, batch.truths, strict=True):
                 masks = [to_mask(probability, threshold, true.shape) for probability in (first, second)]
                 before.append(score_slice(dataset, index, masks[0], true))
                 after.append(score_slice(dataset, index, masks[1], true))

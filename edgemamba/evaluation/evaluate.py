@@ -86,6 +86,7 @@ class Evaluation:
         size: network input height and width, pixels.
         threshold: probability from which a pixel counts as lesion.
         slices: in the order in which they were scored.
+        postprocessing: what was done to whole volumes; None: nothing.
     """
 
     dataset: str
@@ -93,6 +94,7 @@ class Evaluation:
     size: tuple[int, int]
     threshold: float
     slices: tuple[SliceScore, ...]
+    postprocessing: dict[str, Any] | None = None
 
     @functools.cached_property
     def scores(self) -> Scores:
@@ -176,6 +178,7 @@ class Evaluation:
             "split_note": _LEAKY if self.split == "image" else "",
             "size": list(self.size),
             "threshold": self.threshold,
+            **({} if self.postprocessing is None else {"postprocessing": self.postprocessing}),
             "slices": len(scores),
             "patients": len(set(scores.patients)),
             "interval": {
@@ -241,13 +244,13 @@ class Batch:
     Attributes:
         indices: positions in the data set.
         images: uint8 (H, W, 3) each.
-        masks: uint8 (H, W) of 0 and 1 each.
+        truths: masks uint8 (H, W) of 0 and 1 each, or classes.
         inputs: float32 (n, 3, h, w).
     """
 
     indices: tuple[int, ...]
     images: tuple[Pixels, ...]
-    masks: tuple[Pixels, ...]
+    truths: tuple[Pixels, ...]
     inputs: Floats
 
 
@@ -255,13 +258,13 @@ def read_batches(dataset: Dataset, indices: Sequence[int], size: tuple[int, int]
     """Read slices in order, a few at a time.
 
     Raises:
-        InputError: an image or mask cannot be read.
+        InputError: an image or its mask cannot be read.
     """
     for start in range(0, len(indices), _BATCH):
         chosen = tuple(indices[start : start + _BATCH])
         pairs = [dataset.read(index) for index in chosen]
         inputs = np.concatenate([to_input(image, size, SCALE) for image, _ in pairs])
-        yield Batch(chosen, tuple(image for image, _ in pairs), tuple(mask for _, mask in pairs), inputs)
+        yield Batch(chosen, tuple(image for image, _ in pairs), tuple(truth for _, truth in pairs), inputs)
 
 
 def probabilities(predict: Predict, batch: Batch, dataset: Dataset) -> Floats:
@@ -327,7 +330,7 @@ def evaluate(
     with console.bar("evaluate", len(indices)) as bar:
         for batch in read_batches(dataset, indices, size):
             found = probabilities(predict, batch, dataset)
-            for index, probability, mask in zip(batch.indices, found, batch.masks, strict=True):
+            for index, probability, mask in zip(batch.indices, found, batch.truths, strict=True):
                 slices.append(score_slice(dataset, index, to_mask(probability, threshold, mask.shape), mask))
             bar.advance(len(batch.indices))
     return Evaluation(dataset.label, split, size, threshold, tuple(slices))

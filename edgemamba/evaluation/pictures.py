@@ -124,7 +124,7 @@ def _verdict(case: SliceScore) -> str:
 def _read(dataset: Dataset, index: int, evaluation: Evaluation, *predicts: Predict) -> tuple[Any, ...]:
     """The panel of the image, the true mask, and each predictor's mask, of one slice."""
     batch = next(read_batches(dataset, [index], evaluation.size))
-    image, truth = batch.images[0], batch.masks[0]
+    image, truth = batch.images[0], batch.truths[0]
     height, width = truth.shape
     found = (probabilities(predict, batch, dataset)[0] for predict in predicts)
     masks = (to_mask(probability, evaluation.threshold, (height, width)) for probability in found)

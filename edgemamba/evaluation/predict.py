@@ -1,7 +1,8 @@
-"""Masks and overlays of image files from a Bundle: what ``edgemamba predict`` does.
+"""Results of image files from a Bundle: what ``edgemamba predict`` does.
 
 Every image is decoded once before anything runs, so that all bad ones are named together, and results move
-into the output folder only when all of them are there.
+into the output folder only when all of them are there. What is written for an image is the task's, by the board's own
+``outputs``.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from edgemamba.board.images import ImageError, open_image, overlay, save_image, save_mask, to_input, to_mask
+from edgemamba.board import outputs
+from edgemamba.board.images import ImageError, of_channels, open_array, open_image, to_input
 from edgemamba.console import Console
 from edgemamba.errors import InputError, UsageError, VerificationError
 from edgemamba.evaluation.predictors import BundlePredictor, bundle_predictor
-from edgemamba.files import new_folder
+from edgemamba.files import new_folder, write_text
+from edgemamba.records import Manifest
+
+TABLE = "classes.csv"
 
 
 def predict_images(
@@ -31,22 +36,23 @@ def predict_images(
     runtime: str = "auto",
     threads: int = 1,
 ) -> list[dict[str, Any]]:
-    """Segment ``images`` with the artifact of ``bundle`` into the folder ``out``.
+    """Run the artifact of ``bundle`` on ``images``, into the folder ``out``.
 
-    Writes ``STEM_mask.png`` (0 and 255) and ``STEM_overlay.png`` at each image's own size; images of
+    Segmentation writes ``STEM_mask.png`` (0 and 255) and ``STEM_overlay.png`` at each image's own size,
+    classification ``classes.csv`` of the best classes, another project's network ``STEM.npy``. Results of images of
     different folders keep their folders below the one they share. Other files in ``out`` stay.
 
     Args:
-        threshold: probability from which a pixel counts as lesion; None takes the Bundle's.
+        threshold: segmentation: probability from which a pixel counts as lesion; None takes the Bundle's.
 
     Returns:
-        A row an image: image, mask, overlay, width, height, foreground_pixels, foreground_share,
-        max_probability.
+        A row an image: ``image``, the files written for it, and what ``board.outputs`` tells about it.
 
     Raises:
         InputError: names every image that cannot be read; or ``out`` cannot be written; or a damaged Bundle.
         VerificationError: the model gives NaN or infinity.
-        UsageError: two images would write the same files, or the threshold is not between 0 and 1.
+        UsageError: two images would write the same files, or a threshold that is not between 0 and 1, or that means
+            nothing to this network.
     """
     if threshold is not None and not 0 < threshold < 1:
         raise UsageError(f"the threshold is {threshold}, not between 0 and 1", hint="leave --threshold out")
@@ -57,17 +63,36 @@ def predict_images(
     predictor = bundle_predictor(bundle, runtime, threads)
     if predictor.note:
         console.line(predictor.note)
-    limit = predictor.threshold if threshold is None else threshold
+    output = _output(predictor.manifest, threshold)
     place = out.resolve()
     staged = place.with_name(f".{place.name}.new-{os.getpid()}")
     rows = []
     with new_folder(staged) as folder:
         for path, name in console.track(zip(images, names, strict=True), "predict", len(images)):
-            row = _predict_one(predictor, path, folder / name, limit)
-            files = {kind: str(out / f"{name}_{kind}.png") for kind in ("mask", "overlay")}
-            rows.append({"image": str(path), **files, **row})
+            row = _predict_one(predictor, output, path, folder / name)
+            written = {key: _moved(value, folder, out) for key, value in row.items()}
+            rows.append({"image": str(path), **written})
+        if output.summary:
+            write_text(folder / TABLE, outputs.table(rows, "csv"))
     _move(staged, place)
     return rows
+
+
+def _output(manifest: Manifest, threshold: float | None) -> outputs.Output:
+    """The board's rules for this Bundle, with another threshold where one is given."""
+    document = manifest.model_dump(mode="json", by_alias=True)
+    if threshold is not None:
+        if manifest.threshold is None:
+            raise UsageError(f"a threshold means nothing to {manifest.name}", hint="leave --threshold out")
+        document["threshold"] = threshold
+    return outputs.open_output(document)
+
+
+def _moved(value: Any, folder: Path, out: Path) -> Any:
+    """A written file's path as it will be, anything else as it is."""
+    if isinstance(value, str) and Path(value).is_relative_to(folder):
+        return str(out / Path(value).relative_to(folder))
+    return value
 
 
 def refuse_unreadable(images: Sequence[Path]) -> None:
@@ -78,6 +103,9 @@ def refuse_unreadable(images: Sequence[Path]) -> None:
     """
     faults: list[ImageError] = []
     for path in images:
+        if path.suffix == ".npy" and path.is_file():
+            # Its shape is checked against the network's when it is run.
+            continue
         try:
             open_image(path)
         except ImageError as error:
@@ -106,31 +134,29 @@ def output_names(images: Sequence[Path]) -> list[str]:
         name = (parent.relative_to(shared) / path.stem).as_posix()
         if name in taken:
             raise UsageError(
-                f"{taken[name]} and {path} would both write {name}_mask.png",
+                f"{taken[name]} and {path} would both write {name}",
                 hint="predict them into two folders",
             )
         taken[name] = path
     return list(taken)
 
 
-def _predict_one(predictor: BundlePredictor, path: Path, place: Path, threshold: float) -> dict[str, Any]:
-    image = open_image(path)
-    height, width = image.shape[:2]
-    probability = predictor(to_input(image, predictor.size, predictor.scale))[0]
-    if not np.isfinite(probability).all():
+def _predict_one(predictor: BundlePredictor, output: outputs.Output, path: Path, place: Path) -> dict[str, Any]:
+    channels = predictor.manifest.input_channels
+    try:
+        if path.suffix == ".npy" and predictor.manifest.task == "tensor":
+            x = open_array(path, (1, channels, *predictor.size))
+            image: Any = x
+        else:
+            image = of_channels(path, open_image(path), channels)
+            x = to_input(image, predictor.size, predictor.scale)
+    except ImageError as error:
+        raise InputError(error.message, hint=error.hint) from None
+    found = predictor.run(x)
+    if not np.isfinite(found).all():
         raise VerificationError(f"the model gives NaN or infinity on {path}", hint="export the Bundle again")
-    mask = to_mask(probability, threshold, (height, width))
     place.parent.mkdir(parents=True, exist_ok=True)
-    save_mask(place.with_name(f"{place.name}_mask.png"), mask)
-    save_image(place.with_name(f"{place.name}_overlay.png"), overlay(image, mask))
-    foreground = int(np.count_nonzero(mask))
-    return {
-        "width": width,
-        "height": height,
-        "foreground_pixels": foreground,
-        "foreground_share": foreground / mask.size,
-        "max_probability": float(probability.max()),
-    }
+    return output.write(place, image, found)
 
 
 def _move(staged: Path, place: Path) -> None:
@@ -138,7 +164,7 @@ def _move(staged: Path, place: Path) -> None:
     if not place.exists():
         staged.rename(place)
         return
-    for path in sorted(staged.rglob("*.png")):
+    for path in sorted(path for path in staged.rglob("*") if path.is_file()):
         target = place / path.relative_to(staged)
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)

@@ -14,11 +14,11 @@ from edgemamba.errors import UsageError
 from edgemamba.files import sha256_file
 from edgemamba.presets import Device, devices
 from edgemamba.profiling.options import ProfileOptions, protocol_of
+from edgemamba.profiling.quality import NotMeasured
 from edgemamba.profiling.records import (
     ColdStart,
     DeviceFacts,
     Memory,
-    NotMeasured,
     ProcessSamples,
     ProfileReport,
     Role,
@@ -123,6 +123,7 @@ def _subject(bundle: Path, manifest: Manifest) -> Subject:
     return Subject(
         name=manifest.name,
         model=manifest.model,
+        task=manifest.task,
         parameters=manifest.parameters,
         target=manifest.target,
         format=manifest.format,

@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError
 
 from edgemamba.errors import InputError, did_you_mean
-from edgemamba.profiling.records import ProfileReport, Quantity, Retention
+from edgemamba.profiling.quality import NotMeasured, Quantity
+from edgemamba.profiling.records import ProfileReport
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,7 +22,8 @@ else:
 
 
 class Budget(BaseModel):
-    """Largest allowed values, and the least retention; what is left out is not judged."""
+    """Largest allowed values, and the least retention (of Dice or of top-1 accuracy) and agreement with fp32 (equal
+    mask pixels or first classes); what is left out is not judged."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,6 +34,7 @@ class Budget(BaseModel):
     memory_growth_mb: PositiveFloat | None = None
     artifact_kb: PositiveFloat | None = None
     retention_min_pct: PositiveFloat | None = None
+    agreement_min_pct: PositiveFloat | None = None
 
 
 def load_budget(path: Path) -> Budget:
@@ -79,7 +82,10 @@ def _figures(report: ProfileReport) -> Iterator[tuple[str, Quantity]]:
     yield "cold_start_ms", report.cold_start.total_ms
     yield "memory_growth_mb", report.memory.growth_mb
     yield "artifact_kb", Quantity(value=report.subject.artifact_bytes / 1e3)
-    if isinstance(report.retention, Retention):
-        yield "retention_min_pct", report.retention.retention_pct
+    kept = report.retention
+    if isinstance(kept, NotMeasured):
+        for name in ("retention_min_pct", "agreement_min_pct"):
+            yield name, Quantity(value=None, reason=kept.reason)
     else:
-        yield "retention_min_pct", Quantity(value=None, reason=report.retention.reason)
+        yield "retention_min_pct", kept.retention_pct
+        yield "agreement_min_pct", Quantity(value=kept.agreement_pct)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgemamba.profiling.records import NotMeasured, ProfileReport, Quantity, Retention
+from edgemamba.profiling.quality import ClassRetention, NotMeasured, Quantity, Retention
+from edgemamba.profiling.records import ProfileReport
 from edgemamba.profiling.session import AgentRun
 
 
@@ -14,8 +15,8 @@ def golden(runs: Sequence[AgentRun]) -> str:
     if not checks:
         return "not checked"
     largest = max((check.mean_abs_diff for check in checks if check.mean_abs_diff is not None), default=0.0)
-    agreement = min(check.mask_agreement for check in checks)
-    return f"ok, mean |difference| {largest:.2g}, equal mask pixels {100 * agreement:.4f} %"
+    worst = min(checks, key=lambda check: check.agreement)
+    return f"ok, mean |difference| {largest:.2g}, {worst.agreement_of} {100 * worst.agreement:.4f} %"
 
 
 def cold_start(report: ProfileReport) -> str:
@@ -56,15 +57,19 @@ def size(report: ProfileReport) -> str:
     return f"{subject.artifact} {subject.artifact_bytes:,} bytes, Bundle {subject.bundle_bytes:,} bytes"
 
 
-def retention(kept: Retention | NotMeasured) -> str:
-    """Dice kept, agreement and alarms, or why not."""
-    if not isinstance(kept, Retention):
+def retention(kept: Retention | ClassRetention | NotMeasured) -> str:
+    """Accuracy kept, agreement and what changed, or why not."""
+    if isinstance(kept, NotMeasured):
         return f"not measured: {kept.reason}"
+    if isinstance(kept, ClassRetention):
+        changed = f"{kept.lost} images lost, {kept.gained} gained"
+    else:
+        alarms = kept.false_alarms_artifact
+        changed = f"false alarms {alarms.count} (fp32 {kept.false_alarms_reference.count}) of {alarms.of}"
     return (
-        f"{_value(kept.retention_pct, 2)} % of "
-        f"{_value(kept.dice_reference, 4)}{_interval(kept.retention_pct, 2)}, equal mask "
-        f"pixels {kept.mask_agreement_pct:.4f} %, false alarms {kept.false_alarms_artifact.count} (fp32 "
-        f"{kept.false_alarms_reference.count}) of {kept.false_alarms_artifact.of}, {kept.images} images"
+        f"{_value(kept.retention_pct, 2)} % of {kept.score} {_value(kept.reference, 4)}"
+        f"{_interval(kept.retention_pct, 2)}, {kept.agreement_of} {kept.agreement_pct:.4f} %, {changed}, "
+        f"{kept.images} images"
     )
 
 

@@ -122,6 +122,6 @@ def protocol_of(plan: dict[str, object], processes: int) -> Protocol:
         "check. Batch 1, the "
         "next image after the previous result, preprocessed golden pictures in turn. runtime call: float32 "
         "input in, "
-        "probability out; end to end: decoded picture to mask. Monotonic clock, every sample kept."
+        "output out; end to end: decoded picture to result (mask, best classes). Monotonic clock, every sample kept."
     )
     return Protocol.model_validate({"processes": processes, **numbers, "text": text})

@@ -10,10 +10,11 @@ from edgemamba.console import Console
 from edgemamba.errors import InputError, UsageError
 from edgemamba.files import refuse_unwritable, sha256_file, write_together
 from edgemamba.presets import Device, find_device
-from edgemamba.profiling import lines, retention
+from edgemamba.profiling import class_retention, lines, retention
 from edgemamba.profiling.assemble import assemble
 from edgemamba.profiling.options import ProfileOptions
-from edgemamba.profiling.records import NotMeasured, ProfileReport, Retention, dump_report
+from edgemamba.profiling.quality import ClassRetention, NotMeasured, Retention
+from edgemamba.profiling.records import ProfileReport, dump_report
 from edgemamba.profiling.reference import Reference, find_reference
 from edgemamba.profiling.session import AGENT, AgentRun, read_samples, refuse_wrong_results, run_agent
 from edgemamba.records import Manifest
@@ -58,7 +59,7 @@ def profile(bundle: Path, options: ProfileOptions, console: Console) -> ProfileR
     steps.done(5, "memory", lines.memory(report))
     steps.done(6, "size", lines.size(report))
     kept = _retention(bundle, manifest, options, console)
-    steps.done(7, "Dice retention", lines.retention(kept))
+    steps.done(7, "accuracy retention", lines.retention(kept))
     report = report.model_copy(update={"retention": kept})
     _write(report, out)
     steps.done(8, "validity", lines.validity(report))
@@ -129,7 +130,14 @@ def _imported(path: Path, bundle: Path, manifest: Manifest, steps: _Steps) -> li
     return runs
 
 
-def _retention(bundle: Path, manifest: Manifest, options: ProfileOptions, console: Console) -> Retention | NotMeasured:
+def _retention(
+    bundle: Path, manifest: Manifest, options: ProfileOptions, console: Console
+) -> Retention | ClassRetention | NotMeasured:
+    if manifest.task == "tensor":
+        return NotMeasured(
+            reason="the task of this network is not known",
+            hint="its agreement with fp32 PyTorch stands under how it was made",
+        )
     if options.samples is not None:
         return NotMeasured(
             reason="not measured on that device: its samples hold times and the golden check only",
@@ -137,9 +145,10 @@ def _retention(bundle: Path, manifest: Manifest, options: ProfileOptions, consol
         )
     found = find_reference(manifest, run=options.run, data_root=options.data_root)
     if not isinstance(found, Reference):
-        console.warn(f"no Dice retention: {found.reason}; {found.hint}" if found.hint else found.reason)
+        console.warn(f"no accuracy retention: {found.reason}; {found.hint}" if found.hint else found.reason)
         return found
-    return retention.measure(
+    measure = class_retention.measure if manifest.task == "classification" else retention.measure
+    return measure(
         found,
         bundle,
         console,

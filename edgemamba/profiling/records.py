@@ -7,36 +7,17 @@ user name, host name or path is recorded.
 from __future__ import annotations
 
 import json
-import math
 import re
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, model_validator
 
+from edgemamba.profiling.quality import ClassRetention, NotMeasured, Quantity, Retention
 from edgemamba.records import Record, StageRecord
 
 Role = Literal["model", "golden", "code", "text"]
 
 _NUMBER_LIST = re.compile(r"\[\n\s*((?:-?[\d.eE+-]+,\n\s*)*-?[\d.eE+-]+)\n\s*\]")
-
-
-class Quantity(Record):
-    """One figure, its 95 % interval where there is one, and why anything is missing."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    method: str = Field(default="", description="how the interval was made")
-    reason: str = Field(default="", description="why there is no value, or no interval")
-
-    @model_validator(mode="after")
-    def _reasoned(self) -> Quantity:
-        for number in (self.value, self.low, self.high):
-            if number is not None and not math.isfinite(number):
-                raise ValueError("a number that is not finite must be null")
-        if self.value is None and not self.reason:
-            raise ValueError("a missing value needs a reason")
-        return self
 
 
 class SizedFile(Record):
@@ -52,6 +33,7 @@ class Subject(Record):
 
     name: str
     model: str
+    task: str = "segmentation"
     parameters: int
     target: str
     format: str
@@ -120,7 +102,8 @@ class GoldenCheck(Record):
     ok: bool
     mean_abs_diff: float | None = Field(description="null where a result was not finite")
     max_abs_diff: float | None
-    mask_agreement: float
+    agreement: float = Field(validation_alias=AliasChoices("agreement", "mask_agreement"))
+    agreement_of: str = Field(default="equal mask pixels", description="what the agreement counts")
 
 
 class ProcessSamples(Record):
@@ -180,76 +163,6 @@ class Memory(Record):
     steps_mb: dict[str, float] = Field(description="resident size at each step")
 
 
-class PatientScore(Record):
-    """One patient of the held-out set; numbered unless ids were asked for."""
-
-    patient: str
-    images: int
-    tumour_images: int
-    dice_reference: float | None
-    dice_artifact: float | None
-
-
-class Case(Record):
-    """One image with its masks, as run lengths (start, length, start, length, ... in row-major order)."""
-
-    label: str
-    why: list[str]
-    height: int
-    width: int
-    channel: str = Field(description="what the picture shows: the image, or one channel of it")
-    image_webp: str = Field(description="base64", pattern=r"^[A-Za-z0-9+/]+={0,2}$")
-    truth: list[int]
-    reference: list[int]
-    artifact: list[int]
-    dice_reference: float | None
-    dice_artifact: float | None
-    unequal_pixels: int
-
-
-class Rate(Record):
-    """How many, of how many, and the share with its interval."""
-
-    count: int
-    of: int
-    rate_pct: Quantity
-
-
-class Retention(Record):
-    """Quality of the artifact on its own runtime beside the fp32 PyTorch model, on the same images."""
-
-    data: str
-    split: str
-    split_note: str
-    fingerprint: str
-    images: int
-    of_images: int
-    patients: int
-    runtime: str
-    headline: str = Field(description="what Dice means here")
-    dice_reference: Quantity
-    dice_artifact: Quantity
-    retention_pct: Quantity
-    mask_agreement_pct: float
-    mask_dice: float | None = Field(description="Dice of the two masks with each other")
-    mean_abs_difference: float
-    max_abs_difference: float
-    false_alarms_reference: Rate
-    false_alarms_artifact: Rate
-    missed_reference: Rate
-    missed_artifact: Rate
-    protocols: dict[str, Any] = Field(description="Dice and retention under every protocol")
-    scores: list[PatientScore]
-    cases: list[Case]
-
-
-class NotMeasured(Record):
-    """Why a part of the report is missing, and what to do for it."""
-
-    reason: str
-    hint: str = ""
-
-
 class Flag(Record):
     """What makes the measurement doubtful."""
 
@@ -263,7 +176,7 @@ class Flag(Record):
 class ProfileReport(Record):
     """``report.json``."""
 
-    schema_: Literal["edgemamba.report/1"] = Field(default="edgemamba.report/1", alias="schema")
+    schema_: Literal["edgemamba.report/1", "edgemamba.report/2"] = Field(default="edgemamba.report/2", alias="schema")
     edgemamba: str
     commit: str | None
     created: str
@@ -281,7 +194,7 @@ class ProfileReport(Record):
     end_to_end: Latency
     cold_start: ColdStart
     memory: Memory
-    retention: Retention | NotMeasured
+    retention: Retention | ClassRetention | NotMeasured
     processes: list[ProcessSamples]
     environment: dict[str, str] = Field(description="versions that matter")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from edgemamba.errors import EdgemambaError, InputError
 from edgemamba.files import sha256_file
-from edgemamba.profiling.records import NotMeasured
+from edgemamba.profiling.quality import NotMeasured
 from edgemamba.records import DataRef, Manifest, RunRecord, load_record
 from edgemamba.sources import packaged_weights
 
@@ -42,7 +42,7 @@ class Reference:
         """The network in float32, evaluation mode."""
         from edgemamba.models.weights import build_trained
 
-        return build_trained(self.manifest.model, self.weights)
+        return build_trained(self.manifest.model, self.weights, len(self.manifest.labels) or None)
 
 
 def find_reference(

@@ -12,7 +12,7 @@ import numpy as np
 from edgemamba.board.images import to_mask
 from edgemamba.console import Console
 from edgemamba.profiling.pictures import encode_runs, thumbnail
-from edgemamba.profiling.records import Case, PatientScore, Quantity, Rate, Retention
+from edgemamba.profiling.quality import Case, PatientScore, Quantity, Rate, Retention
 from edgemamba.profiling.reference import Reference
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgemamba.evaluation.evaluate import Predict
 
 DEFAULT_IMAGES = 400
-_LEAKY = "Slices of one patient are in training and in test: this measures known patients, not new ones"
+LEAKY = "Slices of one patient are in training and in test: this measures known patients, not new ones"
 
 
 def measure(
@@ -111,7 +111,7 @@ def _record(
     return Retention(
         data=reference.dataset.label,
         split=reference.split.spec,
-        split_note=_LEAKY if reference.split.leaky else "",
+        split_note=LEAKY if reference.split.leaky else "",
         fingerprint=reference.dataset.fingerprint(),
         images=document["slices"],
         of_images=total,
@@ -202,7 +202,7 @@ def _cases(
         before, after, change = rows[index]
         batch = next(read_batches(source.dataset, [index], found.reference.size))
         channel, image = shown(batch.images[0], source.dataset)
-        truth = batch.masks[0]
+        truth = batch.truths[0]
         height, width = truth.shape
         masks = [
             to_mask(probabilities(predict, batch, source.dataset)[0], found.reference.threshold, (height, width))

@@ -161,8 +161,7 @@ def refuse_wrong_results(checks: Sequence[GoldenCheck]) -> None:
         if not check.ok:
             raise VerificationError(
                 f"wrong results on the golden pictures: mean |difference| {_figure(check.mean_abs_diff)}, "
-                "equal mask pixels "
-                f"{100 * check.mask_agreement:.3f} %",
+                f"{check.agreement_of} {100 * check.agreement:.3f} %",
                 hint="another version of the runtime may mend it; do not use this Bundle here until then",
             )
 
@@ -188,8 +187,16 @@ def _one(events: Sequence[Event], name: str) -> Event:
 
 
 def _golden(event: Event) -> GoldenCheck:
-    keys = ("ok", "max_abs_diff", "mean_abs_diff", "mask_agreement")
-    return GoldenCheck(at=str(event.get("at", "")), **{key: event[key] for key in keys})
+    # Agents of older Bundles know masks only, and call their agreement so.
+    agreement = event["mask_agreement"] if "mask_agreement" in event else event["agreement"]
+    return GoldenCheck(
+        at=str(event.get("at", "")),
+        ok=event["ok"],
+        mean_abs_diff=event["mean_abs_diff"],
+        max_abs_diff=event["max_abs_diff"],
+        agreement=agreement,
+        agreement_of=str(event.get("agreement_of", "equal mask pixels")),
+    )
 
 
 def _samples(events: Sequence[Event], hello: Event, cold: Event, golden: list[GoldenCheck]) -> ProcessSamples | None:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemamba.profiling.records import Latency, Quantity
+from edgemamba.profiling.quality import Quantity
+from edgemamba.profiling.records import Latency
 
 Floats = NDArray[np.float64]
 

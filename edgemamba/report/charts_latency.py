@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemamba.profiling.records import Latency, ProcessSamples, ProfileReport, Quantity
+from edgemamba.profiling.quality import Quantity
+from edgemamba.profiling.records import Latency, ProcessSamples, ProfileReport
 from edgemamba.report.figure import Figure, interval, labels, ms, series
 from edgemamba.report.svg import WIDTH, Canvas, Scale, spread
 

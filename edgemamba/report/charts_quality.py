@@ -1,11 +1,12 @@
-"""Charts of quality: retention, patients, and quality against speed."""
+"""Charts of quality: retention, and quality against speed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from edgemamba.profiling.records import PatientScore, ProfileReport, Quantity, Retention
+from edgemamba.profiling.quality import ClassRetention, NotMeasured, Quantity, Retention
+from edgemamba.profiling.records import ProfileReport
 from edgemamba.report.figure import Figure, fixed, interval, labels, ms, series
 from edgemamba.report.svg import WIDTH, Canvas, Scale, spread
 
@@ -15,17 +16,20 @@ _ROW = 34
 _NAME = 22
 
 
-def measured(reports: Sequence[ProfileReport]) -> list[tuple[str, int, ProfileReport, Retention]]:
+Kept = Retention | ClassRetention
+
+
+def measured(reports: Sequence[ProfileReport]) -> list[tuple[str, int, ProfileReport, Kept]]:
     """Label, series number, report and retention of every report that has one."""
     return [
         (name, index, report, report.retention)
         for index, (name, report) in enumerate(zip(labels(reports), reports, strict=True))
-        if isinstance(report.retention, Retention)
+        if not isinstance(report.retention, NotMeasured)
     ]
 
 
 def retention(reports: Sequence[ProfileReport]) -> Figure | None:
-    """Dice retention with its interval beside the 99 % and 99.9 % bars; None without any.
+    """Retention with its interval beside the 99 % and 99.9 % bars; None without any.
 
     Several reports: a row each. One report: a row a protocol.
     """
@@ -39,13 +43,14 @@ def retention(reports: Sequence[ProfileReport]) -> Figure | None:
     whole = min(98.9, *values), max(100.2, *values)
     left = 16 + 7.6 * min(_NAME, max(len(name) for name, *_ in rows))
     scale = Scale(*spread(whole, pad=0.03), left, WIDTH - 72)
+    score, unit = _words([one for *_, one in kept])
     bottom = 30 + _ROW * len(rows)
     canvas = Canvas(
         bottom + 40,
-        title="Dice retention",
+        title="Retention",
         description="; ".join(f"{name}: {_percent(quantity)}" for name, _, quantity in rows),
     )
-    canvas.x_axis(scale, 22, bottom, "Dice of the artifact over Dice of fp32 PyTorch, %", count=3)
+    canvas.x_axis(scale, 22, bottom, f"{score} of the artifact over that of fp32 PyTorch, %", count=3)
     near = scale(BARS[1]) - scale(BARS[0]) < 48
     for bar, side in zip(BARS, ("end", "start") if near else ("middle", "middle"), strict=True):
         canvas.line(scale(bar), 22, scale(bar), bottom, "bar")
@@ -62,76 +67,38 @@ def retention(reports: Sequence[ProfileReport]) -> Figure | None:
             canvas.circle(scale(quantity.value), y, 5.5, f"point {css}")
     return Figure(
         "What is kept of the accuracy",
-        "The dot is the ratio of the two Dice, the band its 95 % interval over patients (paired). Dashed: "
-        "the bars of "
-        "99 % and 99.9 %.",
+        f"The dot is the ratio of the two figures, the band its 95 % interval over {unit} (paired). Dashed: the bars "
+        "of 99 % and 99.9 %.",
         canvas.render(),
         ("artifact" if len(reports) > 1 else "protocol", "retention, %", "95 % interval"),
         [(name, fixed(quantity.value, 3), interval(quantity, 3)) for name, _, quantity in rows],
     )
 
 
-def patients(report: ProfileReport) -> Figure | None:
-    """A column a patient, sorted: fp32 hollow, artifact filled; None without scores."""
-    if not isinstance(report.retention, Retention):
-        return None
-    scored = [s for s in report.retention.scores if s.dice_reference is not None and s.dice_artifact is not None]
-    if not scored:
-        return None
-    scored.sort(key=lambda score: score.dice_reference or 0.0)
-    scale = Scale(0, 1, 196, 30)
-    canvas = Canvas(
-        238,
-        title="Dice of every patient",
-        description=f"{len(scored)} patients, from {fixed(scored[0].dice_reference, 2)} to "
-        f"{fixed(scored[-1].dice_reference, 2)}",
-    )
-    canvas.y_axis(scale, _LEFT, _RIGHT, "Dice over all slices of a patient")
-    step = (_RIGHT - _LEFT) / len(scored)
-    radius = min(4.2, max(1.8, step * 0.36))
-    for index, score in enumerate(scored):
-        assert score.dice_reference is not None and score.dice_artifact is not None
-        x = _LEFT + step * (index + 0.5)
-        before, after = scale(score.dice_reference), scale(score.dice_artifact)
-        canvas.line(x, before, x, after, "link")
-        canvas.circle(x, before, radius, "ring s6")
-        canvas.circle(x, after, radius * 0.62, "point s1")
-    canvas.circle(_LEFT + 6, 222, 4.2, "ring s6")
-    canvas.text(_LEFT + 16, 226, "fp32 PyTorch", css="small")
-    canvas.circle(_LEFT + 116, 222, 2.8, "point s1")
-    canvas.text(_LEFT + 126, 226, report.subject.precision + " artifact", css="small")
-    canvas.text(_RIGHT, 226, f"{len(scored)} patients, sorted", css="axis", anchor="end")
-    left_out = len(report.retention.scores) - len(scored)
-    note = f" {left_out} without lesion and without prediction are left out." if left_out else ""
-    return Figure(
-        "Every patient",
-        f"A ring with its dot inside is a patient whose Dice did not change.{note}",
-        canvas.render(),
-        ("patient", "slices", "with lesion", "fp32 Dice", "artifact Dice", "difference"),
-        [_patient_row(score) for score in scored],
-    )
-
-
 def pareto(reports: Sequence[ProfileReport]) -> Figure | None:
-    """Latency against Dice; None unless two reports of one device have both."""
+    """Latency against accuracy; None unless two reports of one device have both, in one measure."""
     rows = [
         (name, index, time, kept, report)
         for name, index, report, kept in measured(reports)
-        if (time := report.device_run.p90_ms).value is not None and kept.dice_artifact.value is not None
+        if (time := report.device_run.p90_ms).value is not None and kept.artifact.value is not None
     ]
     if len(rows) < 2 or len({report.device.name for *_, report in rows}) > 1:
         return None
-    front = pareto_front([(t.value or 0.0, r.dice_artifact.value or 0.0) for _, _, t, r, _ in rows])
+    scores = {kept.score for *_, kept, _ in rows}
+    if len(scores) > 1:
+        return None
+    score = scores.pop()
+    front = pareto_front([(t.value or 0.0, r.artifact.value or 0.0) for _, _, t, r, _ in rows])
     times = [q for _, _, t, _, _ in rows for q in (t.value, t.low, t.high) if q]
-    dices = [r.dice_artifact.value or 0.0 for _, _, _, r, _ in rows]
+    dices = [r.artifact.value or 0.0 for _, _, _, r, _ in rows]
     log = max(times) / min(times) > 3
     low, high = (min(times) / 1.25, max(times) * 1.25) if log else spread(times, pad=0.18, minimum=max(times) * 0.2)
     across = Scale(low, high, _LEFT + 6, _RIGHT, log)
     up = Scale(*spread(dices, pad=0.3, minimum=0.01), 226, 30)
     canvas = Canvas(
-        274, title="Latency against Dice", description=f"on the front: {', '.join(rows[i][0] for i in front)}"
+        274, title=f"Latency against {score}", description=f"on the front: {', '.join(rows[i][0] for i in front)}"
     )
-    canvas.y_axis(up, _LEFT + 6, _RIGHT, "Dice of the artifact (pooled)")
+    canvas.y_axis(up, _LEFT + 6, _RIGHT, f"{score} of the artifact")
     canvas.x_axis(across, 30, 226, "p90 of the runtime call, ms" + (" (log)" if log else ""))
     canvas.path(sorted((across(rows[i][2].value or low), up(dices[i])) for i in front), "front")
     largest = max(report.subject.artifact_bytes for *_, report in rows)
@@ -149,7 +116,7 @@ def pareto(reports: Sequence[ProfileReport]) -> Figure | None:
         "faster and more accurate. "
         "The vertical axis is narrow: see the retention for what is a real difference.",
         canvas.render(),
-        ("artifact", "p90, ms", "Dice", "file, bytes", "on the front"),
+        ("artifact", "p90, ms", score, "file, bytes", "on the front"),
         [
             (
                 name,
@@ -203,8 +170,17 @@ def _percent(quantity: Quantity) -> str:
     return "undefined" if quantity.value is None else f"{quantity.value:.2f} %"
 
 
-def _protocol_rows(kept: Retention) -> list[tuple[str, Quantity]]:
-    """Retention under each protocol that says something on this split."""
+def _words(kept: Sequence[Kept]) -> tuple[str, str]:
+    """What is measured, and over what the intervals are."""
+    scores = {one.score for one in kept}
+    units = {"patients" if isinstance(one, Retention) else "images" for one in kept}
+    return scores.pop() if len(scores) == 1 else "accuracy", " or ".join(sorted(units))
+
+
+def _protocol_rows(kept: Kept) -> list[tuple[str, Quantity]]:
+    """Retention under each protocol that says something on this split; of a classifier top-1 and top-5."""
+    if isinstance(kept, ClassRetention):
+        return [("top-1", kept.retention_pct), ("top-5", kept.top5_retention_pct)]
     rows = []
     for name, protocol in kept.protocols.items():
         found = protocol.get("retention_percent") if isinstance(protocol, dict) else None
@@ -212,16 +188,3 @@ def _protocol_rows(kept: Retention) -> list[tuple[str, Quantity]]:
             quantity = Quantity(value=found["value"], low=found.get("low"), high=found.get("high"))
             rows.append((name.replace("_", " "), quantity))
     return rows or [("pooled", kept.retention_pct)]
-
-
-def _patient_row(score: PatientScore) -> tuple[str, ...]:
-    before, after = score.dice_reference, score.dice_artifact
-    change = f"{after - before:+.4f}" if before is not None and after is not None else "–"
-    return (
-        score.patient,
-        str(score.images),
-        str(score.tumour_images),
-        fixed(before, 4),
-        fixed(after, 4),
-        change,
-    )

@@ -6,7 +6,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from edgemamba.profiling.records import ProfileReport, Quantity
+from edgemamba.profiling.quality import Quantity
+from edgemamba.profiling.records import ProfileReport
 
 # Class of the n-th series: colour, dash and marker differ together.
 SERIES = 6

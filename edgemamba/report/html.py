@@ -8,8 +8,17 @@ from pathlib import Path
 
 from edgemamba import __version__
 from edgemamba.files import write_text
-from edgemamba.profiling.records import ProfileReport, Retention
-from edgemamba.report import charts_latency, charts_parts, charts_quality, charts_resources, sections, words
+from edgemamba.profiling.quality import NotMeasured
+from edgemamba.profiling.records import ProfileReport
+from edgemamba.report import (
+    charts_latency,
+    charts_pairs,
+    charts_parts,
+    charts_quality,
+    charts_resources,
+    sections,
+    words,
+)
 from edgemamba.report.figure import Figure, interval, labels, ms, series
 from edgemamba.report.style import CSS
 from edgemamba.report.svg import escape
@@ -51,7 +60,7 @@ def render(reports: Sequence[ProfileReport]) -> str:
 <main id="main">
 {body}
 </main>
-<footer><p>{escape(words.CAVEAT)}</p>
+<footer><p>{escape(words.caveat(reports))}</p>
 <p>Written by edgemamba {escape(__version__)}. The page holds its data as JSON in the element
 <code>{DATA_ID}</code>; it loads nothing and runs no script.</p></footer>
 <script type="application/json" id="{DATA_ID}">{embed(reports)}</script>
@@ -73,7 +82,7 @@ def _single(report: ProfileReport) -> str:
 {sections.badge(report)}
 {sections.key_figures(report)}
 {_conditions(report)}
-<p class="caveat">{escape(words.CAVEAT)}</p>
+<p class="caveat">{escape(words.caveat([report]))}</p>
 {_details(report, "r1", "h2")}"""
 
 
@@ -93,7 +102,8 @@ def _details(report: ProfileReport, key: str, level: str) -> str:
         charts_parts.warm_image(report),
     ]
     resources = [charts_resources.memory(report), charts_parts.size(report)]
-    quality = [figure for figure in (charts_quality.retention([report]), charts_quality.patients(report)) if figure]
+    drawn = (charts_quality.retention([report]), charts_pairs.patients(report), charts_pairs.classes(report))
+    quality = [figure for figure in drawn if figure]
     return f"""<h2{css} id="{key}-time">Time</h2>
 {_grid(time)}
 <h2{css} id="{key}-memory">Memory and size</h2>
@@ -139,7 +149,7 @@ def _comparison(reports: Sequence[ProfileReport]) -> str:
 {state}
 {_table(reports, names)}
 <p class="conditions">The same for all: {escape(words.conditions(reports))}</p>
-<p class="caveat">{escape(words.CAVEAT)}</p>
+<p class="caveat">{escape(words.caveat(reports))}</p>
 <h2>Side by side</h2>
 <nav class="toc" aria-label="Artifacts">{toc}</nav>
 {_grid([figure for figure in figures if figure])}
@@ -149,22 +159,22 @@ def _comparison(reports: Sequence[ProfileReport]) -> str:
 def _table(reports: Sequence[ProfileReport], names: Sequence[str]) -> str:
     head = (
         ("artifact", ""), ("format", ""), ("median, ms", "n"), ("p90, ms", "n"),
-        ("end to end, ms", "n"), ("memory growth, MB", "n"), ("file, kB", "n"), ("Dice", "n"),
-        ("retention, %", "n"), ("equal mask pixels, %", "n"), ("measurement", ""),
+        ("end to end, ms", "n"), ("memory growth, MB", "n"), ("file, kB", "n"), (words.score(reports), "n"),
+        ("retention, %", "n"), (f"{words.agreement(reports)}, %", "n"), ("measurement", ""),
     )  # fmt: skip
     rows = []
     for index, (name, report) in enumerate(zip(names, reports, strict=True)):
         kept = report.retention
-        if isinstance(kept, Retention):
+        if isinstance(kept, NotMeasured):
+            quality = ["–"] * 3
+        else:
             quality = [
-                f"{kept.dice_artifact.value:.4f}" if kept.dice_artifact.value is not None else "–",
+                f"{kept.artifact.value:.4f}" if kept.artifact.value is not None else "–",
                 f"{kept.retention_pct.value:.2f}<br><small>{escape(interval(kept.retention_pct, 2))}</small>"
                 if kept.retention_pct.value is not None
                 else "–",
-                f"{kept.mask_agreement_pct:.3f}",
+                f"{kept.agreement_pct:.3f}",
             ]
-        else:
-            quality = ["–"] * 3
         time = report.device_run
         figures = [
             f"{ms(time.typical_ms.value)}<br><small>{escape(interval(time.typical_ms))}</small>",

@@ -1,9 +1,10 @@
-"""Mask pictures: the image once as WebP, every mask as a vector path of its runs over it."""
+"""Pictures of cases: the image once as WebP, every mask as a vector path of its runs over it; images whose class
+changed with their names."""
 
 from __future__ import annotations
 
 from edgemamba.profiling.pictures import Mask, decode_runs, encode_runs
-from edgemamba.profiling.records import Case
+from edgemamba.profiling.quality import Case, ClassRetention
 from edgemamba.report.svg import escape
 
 
@@ -52,6 +53,24 @@ def case_tiles(case: Case, key: str, name: str) -> str:
         f"{escape(words)}</title>"
         f"{drawing}</svg><figcaption><b>{escape(label)}</b> {escape(words)}</figcaption></figure>"
         for label, drawing, words in tiles
+    )
+
+
+def class_cases(kept: ClassRetention) -> str:
+    """The images that the artifact names otherwise than the fp32 model, largest change first."""
+    tiles = "".join(
+        f'<figure class="tile"><svg viewBox="0 0 {case.width} {case.height}" role="img"><title>{escape(case.label)}: '
+        f"{escape(case.truth)}</title>"
+        f'<image width="{case.width}" height="{case.height}" href="data:image/webp;base64,{case.image_webp}"/></svg>'
+        f"<figcaption><b>{escape(case.truth)}</b> fp32: {escape(case.reference)} {case.probability_reference:.2f}; "
+        f"artifact: {escape(case.artifact)} {case.probability_artifact:.2f} ({escape(case.label)})</figcaption>"
+        "</figure>"
+        for case in kept.cases
+    )
+    return (
+        '<h3 class="part">Pictures</h3><p class="lead">Images that the artifact names otherwise than the fp32 model, '
+        "those whose probabilities changed most. In bold the true class.</p>"
+        f'<section class="case"><div class="tiles">{tiles}</div></section>'
     )
 
 

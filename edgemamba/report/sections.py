@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgemamba.profiling.records import ProfileReport, Quantity, Rate, Retention
+from edgemamba.profiling.quality import ClassRetention, NotMeasured, Quantity, Rate, Retention
+from edgemamba.profiling.records import ProfileReport
 from edgemamba.report import charts_resources, words
 from edgemamba.report.figure import Figure, fixed, interval, megabytes
-from edgemamba.report.masks import case_tiles
+from edgemamba.report.masks import case_tiles, class_cases
 from edgemamba.report.svg import escape
 
 _LEGEND = (
@@ -18,6 +19,14 @@ _LEGEND = (
     ("differ", "fp32 and artifact differ"),
 )
 
+_PARITY = (
+    ("cosine", "cosine, mean over images"),
+    ("least_cosine", "cosine, least"),
+    ("scale", "scale of the output (root mean square)"),
+    ("mean_rel_diff", "mean |difference| over the scale"),
+    ("max_rel_diff", "largest |difference| over the scale"),
+)
+_TOP = "Top-1 is the share of images whose true class comes first."
 _PROTOCOL_HEADER = ("protocol", "fp32 PyTorch", "artifact", "retention, %", "definition")
 
 
@@ -76,22 +85,25 @@ def key_figures(report: ProfileReport) -> str:
 def quality_lead(report: ProfileReport) -> str:
     """What was scored and how, or why nothing was."""
     kept = report.retention
-    if not isinstance(kept, Retention):
-        hint = f" {escape(kept.hint)}" if kept.hint else ""
-        return f'<p class="lead">Not measured: {escape(kept.reason)}.{hint}</p>'
+    if isinstance(kept, NotMeasured):
+        hint = f" {escape(_sentence([kept.hint]))}." if kept.hint else ""
+        return f'<p class="lead">Accuracy not measured: {escape(kept.reason)}.{hint}</p>{_parity(report)}'
     share = "all" if kept.images == kept.of_images else f"{kept.images} of"
     note = f" {escape(kept.split_note)}." if kept.split_note else ""
+    means = f"Dice is {escape(kept.headline)}." if isinstance(kept, Retention) else _TOP
     return (
         f'<p class="lead">The artifact on {escape(kept.runtime)} and the fp32 PyTorch model on {share} '
         f"{kept.of_images} "
-        f"held-out images ({escape(kept.data)}, {escape(kept.split)} split, {kept.patients} patients). "
-        f"Dice is {escape(kept.headline)}.{note}</p>"
+        f"held-out images ({escape(kept.data)}, {escape(kept.split)} split, {escape(kept.groups)}). "
+        f"{means}{note}</p>"
     )
 
 
 def quality_table(report: ProfileReport) -> str:
-    """Figures that Dice alone hides, and Dice under every protocol."""
+    """Figures that the headline alone hides, and Dice under every protocol."""
     kept = report.retention
+    if isinstance(kept, ClassRetention):
+        return _class_table(kept)
     if not isinstance(kept, Retention):
         return ""
     rows = [
@@ -118,11 +130,39 @@ def quality_table(report: ProfileReport) -> str:
     )
 
 
+def _class_table(kept: ClassRetention) -> str:
+    rows = [
+        ("true class first", _value(kept.top1_reference, 4), _value(kept.top1_artifact, 4)),
+        ("true class among the five best", _value(kept.top5_reference, 4), _value(kept.top5_artifact, 4)),
+        ("right by one of them only, images", str(kept.lost), str(kept.gained)),
+        ("equal first classes, %", "–", _value(kept.same_class_pct, 3)),
+        ("probabilities, mean total variation", "–", f"{kept.mean_variation:.2e}"),
+        ("probability, mean |difference|", "–", f"{kept.mean_abs_difference:.2e}"),
+        ("probability, largest |difference|", "–", f"{kept.max_abs_difference:.2e}"),
+    ]
+    return f'<h3 class="part">Beside it</h3><div class="main">{table(("", "fp32 PyTorch", "artifact"), rows)}</div>'
+
+
+def _parity(report: ProfileReport) -> str:
+    """Agreement of a network's raw output with PyTorch, where nothing else is known; else empty."""
+    numbers = report.subject.verification
+    if report.subject.task != "tensor" or "cosine" not in numbers:
+        return ""
+    rows = [(label, f"{numbers[key]:.6g}") for key, label in _PARITY if isinstance(numbers.get(key), float)]
+    images = f"{numbers.get('images')} images ({escape(str(numbers.get('data', '')))})"
+    return (
+        f'<h3 class="part">The output against fp32 PyTorch, on {images}</h3>'
+        f'<div class="main">{table(("", "artifact"), rows)}</div>'
+    )
+
+
 def pictures(report: ProfileReport, key: str) -> str:
     """Cases with their masks: worst, median and best, and where the artifact differs most."""
     kept = report.retention
-    if not isinstance(kept, Retention) or not kept.cases:
+    if isinstance(kept, NotMeasured) or not kept.cases:
         return ""
+    if isinstance(kept, ClassRetention):
+        return class_cases(kept)
     legend = "".join(f'<li><span class="swatch {css}"></span>{escape(text)}</li>' for css, text in _LEGEND)
     cases = "".join(
         f'<section class="case"><h3>{escape(_sentence(case.why))} <span>{escape(case.label)}; '
@@ -179,7 +219,7 @@ def provenance(report: ProfileReport) -> str:
         ("golden vectors", _golden(report)),
     ]
     kept = report.retention
-    if isinstance(kept, Retention):
+    if not isinstance(kept, NotMeasured):
         rows.append(("data", f"{kept.data}, {kept.split} split, fingerprint {kept.fingerprint}"))
     body = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td class="hash">{escape(text)}</td></tr>' for name, text in rows
@@ -247,6 +287,6 @@ def _golden(report: ProfileReport) -> str:
     word = "agree" if all(check.ok for check in checks) else "DISAGREE"
     return (
         f"{word}, {len(checks)} checks before and after measuring; mean |difference| at most "
-        f"{max(differences, default=0.0):.2e}, equal mask pixels at least "
-        f"{100 * min(check.mask_agreement for check in checks):.4f} %"
+        f"{max(differences, default=0.0):.2e}, {checks[0].agreement_of} at least "
+        f"{100 * min(check.agreement for check in checks):.4f} %"
     )

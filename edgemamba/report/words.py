@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 
 from edgemamba.presets import devices, targets
-from edgemamba.profiling.records import ProfileReport, Quantity, Retention
+from edgemamba.profiling.quality import ClassRetention, NotMeasured, Quantity, Retention
+from edgemamba.profiling.records import ProfileReport
 from edgemamba.report.figure import fixed, interval, labels, megabytes, ms
 
-CAVEAT = (
+_CAVEAT = "Research software, not a medical device, not for diagnosis. Performance on other data is unknown."
+_MASKS_CAVEAT = (
     "Research software, not a medical device, not for diagnosis. Performance on other scanners is unknown; "
     "a small change "
     "of Dice can be a missed lesion, so missed lesions and false alarms are listed beside it."
@@ -25,6 +27,11 @@ class Key:
     value: str
     unit: str
     more: str
+
+
+def caveat(reports: Sequence[ProfileReport]) -> str:
+    """What nobody may conclude from the page."""
+    return _MASKS_CAVEAT if any(report.subject.task == "segmentation" for report in reports) else _CAVEAT
 
 
 def subject_line(report: ProfileReport) -> str:
@@ -49,9 +56,11 @@ def verdict(report: ProfileReport) -> str:
     else:
         speed = f"{artifact} takes {ms(time)}\u00a0ms an image on {place(report)}"
     kept = report.retention
-    if not isinstance(kept, Retention):
-        return f"{speed}; accuracy was not measured."
-    return f"{speed} and keeps {_kept(kept)} of the fp32 model’s Dice of {fixed(kept.dice_reference.value, 3)}."
+    if isinstance(kept, NotMeasured):
+        unknown = report.subject.task == "tensor"
+        return f"{speed}; accuracy was not measured{': the task of this network is not known' if unknown else ''}."
+    before = fixed(kept.reference.value, 3)
+    return f"{speed} and keeps {_kept(kept)} of the fp32 model’s {kept.score} of {before}."
 
 
 def verdict_of_many(reports: Sequence[ProfileReport]) -> str:
@@ -67,12 +76,27 @@ def verdict_of_many(reports: Sequence[ProfileReport]) -> str:
     places = {place(report) for report in reports}
     where = f" on {places.pop()}" if len(places) == 1 else ""
     speed = f": {_speeds(timed, where)}" if timed else ""
-    kept = [r.retention.retention_pct.value for r in reports if isinstance(r.retention, Retention)]
-    known = [value for value in kept if value is not None]
+    kept = [r.retention for r in reports if not isinstance(r.retention, NotMeasured)]
+    known = [value for one in kept if (value := one.retention_pct.value) is not None]
     if not known:
         return f"{head}{speed}; accuracy was not measured."
     everyone = "each keeps" if len(known) == len(reports) else f"the {len(known)} that were scored keep"
-    return f"{head}{speed}; {everyone} at least {_floor(min(known))}\u00a0% of the fp32 model’s Dice."
+    return f"{head}{speed}; {everyone} at least {_floor(min(known))}\u00a0% of the fp32 model’s {score(reports)}."
+
+
+def score(reports: Sequence[ProfileReport]) -> str:
+    """What accuracy is measured in, over several reports."""
+    return _common([r.retention.score for r in reports if not isinstance(r.retention, NotMeasured)], "accuracy")
+
+
+def agreement(reports: Sequence[ProfileReport]) -> str:
+    """What agreement counts, over several reports."""
+    counted = [r.retention.agreement_of for r in reports if not isinstance(r.retention, NotMeasured)]
+    return _common(counted, "agreement with fp32")
+
+
+def _common(words: Sequence[str], otherwise: str) -> str:
+    return words[0] if len(set(words)) == 1 else otherwise
 
 
 def _speeds(timed: Sequence[tuple[float, str, Quantity]], where: str) -> str:
@@ -101,18 +125,18 @@ def keys(report: ProfileReport) -> list[Key]:
         Key("Peak memory", fixed(memory.peak_mb.value, 1), "MB", _growth(report)),
         Key("Model file", size, unit, f"{subject.parameters:,} parameters; Bundle {bundle}"),
     ]
-    if isinstance(kept, Retention):
-        found += [
-            Key("Dice retention", fixed(kept.retention_pct.value, 2), "%", _interval(kept.retention_pct, 2)),
-            Key(
-                "Equal mask pixels",
-                fixed(kept.mask_agreement_pct, 3),
-                "%",
-                f"against fp32, {kept.images} images",
-            ),
-        ]
+    if isinstance(kept, NotMeasured):
+        found.append(Key("Accuracy", "–", "", kept.reason))
     else:
-        found.append(Key("Dice retention", "–", "", kept.reason))
+        kept_pct, same_pct = fixed(kept.retention_pct.value, 2), fixed(kept.agreement_pct, 3)
+        found += [
+            Key(f"{_sentence(kept.score)} retention", kept_pct, "%", _interval(kept.retention_pct, 2)),
+            Key(_sentence(kept.agreement_of), same_pct, "%", f"against fp32, {kept.images} images"),
+        ]
+    if subject.task == "tensor" and (same := subject.verification.get("cosine")) is not None:
+        relative = subject.verification.get("mean_rel_diff")
+        more = f"mean difference {relative:.1e} of the output’s scale" if relative is not None else ""
+        found.append(Key("Output against fp32", f"{same:.6f}", "cosine", more))
     return found
 
 
@@ -136,8 +160,8 @@ def _conditions(report: ProfileReport) -> list[str]:
         + ("es" if report.protocol.processes > 1 else ""),
     ]
     kept = report.retention
-    if isinstance(kept, Retention):
-        parts.append(f"Dice on {kept.images} images of {kept.patients} patients ({kept.data}, {kept.split} split)")
+    if not isinstance(kept, NotMeasured):
+        parts.append(f"{kept.score} on {kept.images} images of {kept.groups} ({kept.data}, {kept.split} split)")
     return [part for part in parts if part]
 
 
@@ -152,7 +176,11 @@ def not_the_board(report: ProfileReport) -> str:
     )
 
 
-def _kept(kept: Retention) -> str:
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
+def _kept(kept: Retention | ClassRetention) -> str:
     value = kept.retention_pct.value
     return "an undefined share" if value is None else f"{fixed(value, 1 if value < 99.9 or value >= 100 else 2)}\u00a0%"
 

@@ -128,5 +128,7 @@ def tool_versions(names: Iterable[str]) -> dict[str, str]:
 @functools.cache
 def _code_hash() -> str:
     package = Path(__file__).parent.parent
-    files = sorted(path for part in ("models", "ssm", "stages", "board") for path in (package / part).glob("*.py"))
+    files = sorted(
+        path for part in ("models", "ssm", "stages", "tasks", "board") for path in (package / part).glob("*.py")
+    )
     return sha256_json({path.relative_to(package).as_posix(): sha256_bytes(path.read_bytes()) for path in files})

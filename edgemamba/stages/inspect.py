@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemamba.errors import InputError, UsageError, did_you_mean, require
+from edgemamba.records import Manifest
 from edgemamba.registry import MODELS, model_info
 from edgemamba.sources import IMPORT_RECORD, ImportedSource, TrainedSource, open_source, packaged_weights
 
@@ -54,14 +55,14 @@ def inspect_subject(subject: str, size: tuple[int, int] = (256, 256)) -> dict[st
     }
 
 
-def _cost(model: str, size: tuple[int, int]) -> dict[str, Any]:
-    """What a network needs for one image of ``size``, counted from its layers."""
+def _cost(model: str, size: tuple[int, int], classes: int | None = None) -> dict[str, Any]:
+    """What a network needs for one image of ``size``, counted from its layers; ``classes`` of a classifier."""
     require("torch", "train")
     from edgemamba.models import build, count
     from edgemamba.ssm import scan_calls
 
     model_info(model).check_size(*size)
-    network = build(model)
+    network = build(model, classes=classes)
     complexity = count(network, size)
     return {
         "model": model,
@@ -78,7 +79,7 @@ def _source(source: TrainedSource | ImportedSource) -> dict[str, Any]:
     kind, state = ("import", "imported") if isinstance(source, ImportedSource) else ("run", source.run.state)
     return {
         "name": source.name,
-        **_cost(source.model, source.size),
+        **_cost(source.model, source.size, len(source.labels) or None),
         "weights_sha256": source.weights_sha256,
         "state": state,
         "files": _files(source.folder),
@@ -93,11 +94,19 @@ def _files(folder: Path) -> list[dict[str, Any]]:
     return [{"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size} for path in paths]
 
 
+def _bundle_cost(manifest: Manifest) -> dict[str, Any]:
+    """As ``_cost``; of another project's network, which is not at hand, what the manifest says."""
+    if manifest.task == "tensor":
+        size = list(manifest.preprocess.size)
+        return {"model": manifest.model, "size": size, "parameters": manifest.parameters}
+    height, width = manifest.preprocess.size
+    return _cost(manifest.model, (height, width), len(manifest.labels) or None)
+
+
 def _bundle(folder: Path) -> dict[str, Any]:
     from edgemamba.bundle import check
 
     manifest = check(folder)
-    height, width = manifest.preprocess.size
     document = manifest.model_dump(mode="json")
     return {
         "schema": SCHEMA,
@@ -110,7 +119,8 @@ def _bundle(folder: Path) -> dict[str, Any]:
         "artifact": manifest.artifact,
         "created": manifest.created,
         "edgemamba": manifest.edgemamba,
-        **_cost(manifest.model, (height, width)),
+        "task": manifest.task,
+        **_bundle_cost(manifest),
         "files": [{"path": entry.path, "bytes": entry.bytes} for entry in manifest.files],
         "bytes": sum(entry.bytes for entry in manifest.files),
         "provenance": {

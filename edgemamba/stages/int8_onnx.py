@@ -17,6 +17,7 @@ from edgemamba.files import write_bytes
 if TYPE_CHECKING:
     import onnx
 
+    from edgemamba.registry import Task
     from edgemamba.stages.calibration import CalibrationSet
     from edgemamba.stages.plan import QuantizerName
 
@@ -40,7 +41,7 @@ def int8_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def to_int8(
-    path: Path, calibration: CalibrationSet, out: Path, *, quantizer: QuantizerName, threshold: float
+    path: Path, calibration: CalibrationSet, out: Path, *, quantizer: QuantizerName, task: Task
 ) -> dict[str, Any]:
     """Quantize a clean fp32 graph to ``out``.
 
@@ -49,7 +50,7 @@ def to_int8(
 
     Raises:
         MissingDependency: onnxruntime or nncf is not installed.
-        InputError: the float network finds no foreground in the calibration images.
+        InputError: the float network gives nothing on the calibration images that a range could be found from.
         Unsupported: no node may become int8.
         VerificationError: the quantizer left a node out, or the result breaks the Q/DQ form.
     """
@@ -60,7 +61,7 @@ def to_int8(
     from edgemamba.stages.onnx_passes import strip
 
     model = onnx.load(path)
-    graph, counts = quantize(model, calibration, quantizer=quantizer, threshold=threshold)
+    graph, counts = quantize(model, calibration, quantizer=quantizer, task=task)
     strip(graph)
     onnx.checker.check_model(graph, full_check=True)
     write_bytes(out, graph.SerializeToString(deterministic=True))
@@ -73,7 +74,7 @@ def to_int8(
 
 
 def quantize(
-    model: onnx.ModelProto, calibration: CalibrationSet, *, quantizer: QuantizerName, threshold: float
+    model: onnx.ModelProto, calibration: CalibrationSet, *, quantizer: QuantizerName, task: Task
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """Quantize in memory; see ``to_int8``."""
     from edgemamba.errors import VerificationError
@@ -86,7 +87,7 @@ def quantize(
     wanted = set(nodes)
     constants = initializers(model.graph)
     tensors = [node.input[1 - weight_position(node, constants)] for node in model.graph.node if node.name in wanted]
-    ranges = activation_ranges(model, tensors, calibration, threshold)
+    ranges = activation_ranges(model, tensors, calibration, task)
     scales = BACKENDS[quantizer](model, nodes, ranges, calibration)
     left_out = [name for name in nodes if name not in scales]
     if left_out:

@@ -12,7 +12,8 @@ from edgemamba.files import refuse_unwritable
 from edgemamba.records import StageRecord
 from edgemamba.stages.artifact import Artifact, expect, open_artifact
 from edgemamba.stages.cache import Cache, Result, cache_key, cache_root, open_cache
-from edgemamba.stages.plan import THRESHOLD, Options, Plan, Step, plan
+from edgemamba.stages.plan import Options, Plan, Step, plan
+from edgemamba.tasks import TaskRules, rules_of
 
 if TYPE_CHECKING:
     from edgemamba.stages.calibration import CalibrationSet, Floats, ImageSet
@@ -36,7 +37,7 @@ def run(plan: Plan, console: Console) -> Path:
         for number, step in enumerate(plan.steps, 1):
             console.line(f"[{number}/{total}] {step.title}")
             result = export.run(step)
-            console.line(f"      {_told(result)}")
+            console.line(f"      {_told(result, rules_of(plan.source.info.task))}")
         for note in export.notes():
             console.warn(note)
     return plan.out
@@ -105,14 +106,14 @@ class _Export:
 
     def key(self, step: Step) -> str:
         """Hash of everything the step reads."""
-        inputs = {"weights": self.source.weights_sha256}
+        inputs = {"weights": self.source.fingerprint}
         if step.name != "export":
             inputs["artifact"] = self._current.sha256
         if step.name == "verify":
             inputs["images"] = self.images.sha256
         if step.name == "quantize" and step.precision == "int8":
             inputs["calibration"] = self.calibration.sha256
-        return cache_key(step.name, inputs, {**step.parameters, "threshold": THRESHOLD}, step.tools)
+        return cache_key(step.name, inputs, {**step.parameters, "task": self.source.info.task}, step.tools)
 
     def take(self, step: Step, result: Result) -> None:
         """Go on with what a step made."""
@@ -140,7 +141,7 @@ class _Export:
             found.append(
                 f"the {self.plan.precision} artifact has {self._current.facts['bytes']:,} bytes, fp32 has {before:,}"
             )
-        if self.images.origin.startswith("phantoms, because"):
+        if ", because " in self.images.origin:
             found.append(f"verified on {self.images.origin}")
         if self.plan.precision == "int8":
             from edgemamba.stages.calibration import MIN_IMAGES
@@ -167,14 +168,15 @@ class _Export:
 
     def _export(self, step: Step, out: Path) -> dict[str, Any]:
         size = self.source.size
+        kind: dict[str, Any] = {"task": self.source.info.task, "channels": self.source.channels}
         if self.plan.format == "onnx":
             from edgemamba.stages.to_onnx import to_onnx
 
             limits = {key: step.parameters[key] for key in ("opset", "ir_version", "negative_pads")}
-            return to_onnx(self.source.build(), size, out, task=self.source.info.task, **limits)
+            return to_onnx(self.source.build(), size, out, **kind, **limits)
         from edgemamba.stages.to_tflite import to_tflite
 
-        return to_tflite(self.source.build(), size, out, task=self.source.info.task)
+        return to_tflite(self.source.build(), size, out, **kind)
 
     def _quantize(self, step: Step, out: Path) -> dict[str, Any]:
         path = self._current.path
@@ -184,7 +186,7 @@ class _Export:
             return (
                 tflite_quant.fp16(path, out)
                 if step.precision == "fp16"
-                else tflite_quant.int8(path, self.calibration, out)
+                else tflite_quant.int8(path, self.calibration, out, task=self.source.info.task)
             )
         if step.precision == "fp16":
             from edgemamba.stages.fp16 import write_fp16
@@ -192,7 +194,7 @@ class _Export:
             return write_fp16(path, out)
         from edgemamba.stages.int8_onnx import to_int8
 
-        return to_int8(path, self.calibration, out, quantizer=self.plan.options.quantizer, threshold=THRESHOLD)
+        return to_int8(path, self.calibration, out, quantizer=self.plan.options.quantizer, task=self.source.info.task)
 
     def _package(self) -> Result:
         import time
@@ -206,14 +208,15 @@ class _Export:
             target=self.plan.target,
             model_info=self.source.info,
             size=self.source.size,
-            probability=self.source.reference(),
+            reference=self.source.reference(),
             stages=self.records,
             verification=self.verification,
             quantization=self.quantization,
             source=self.source.document(),
             data=self.source.data,
             metrics=self.source.metrics,
-            threshold=THRESHOLD,
+            channels=self.source.channels,
+            labels=self.source.labels,
             force=self.plan.options.force,
         )
         facts = {
@@ -224,7 +227,7 @@ class _Export:
         return Result(self.plan.out, facts, time.perf_counter() - started, False)
 
 
-def _told(result: Result) -> str:
+def _told(result: Result, rules: TaskRules) -> str:
     """Result and time of a step on one line."""
     facts = result.facts
     words = []
@@ -233,8 +236,8 @@ def _told(result: Result) -> str:
         words.append(f"{facts['out']}: {facts['files']} files")
     if "bytes" in facts:
         words.append(f"{facts['bytes'] / 1000:,.0f} kB")
-    if "mask_agreement" in facts:
-        words.append(f"masks {facts['mask_agreement']:.5%} equal, mean |difference| {facts['mean_abs_diff']:.1e}")
+    if "mean_abs_diff" in facts:
+        words.append(f"{rules.told(facts)}, mean |difference| {facts['mean_abs_diff']:.1e}")
         words.append(f"largest {facts['max_abs_diff']:.1e}, {facts['images']} images ({facts['data'].split(',')[0]})")
     words.append(f"cached ({result.seconds:.1f} s)" if result.cached else f"{result.seconds:.1f} s")
     return ", ".join(words)

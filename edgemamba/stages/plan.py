@@ -18,8 +18,6 @@ QUANTIZERS: tuple[QuantizerName, ...] = ("ort", "nncf")
 # By Dice between int8 and fp32 masks, mean over both packaged weights (profiles/reports/quantizers.json): 0.9928
 # against 0.9924, a tie on one and the better on new patients.
 DEFAULT_QUANTIZER: QuantizerName = "nncf"
-# Probability from which a pixel belongs to the mask.
-THRESHOLD = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +138,11 @@ def plan(source: Source, target: Target, precision: Precision, options: Options)
             f"{target.name} does not take {format}",
             hint=f"--format {' or '.join(target.formats)}, or another --target",
         )
+    if precision == "int8" and source.data is None and source.images is None:
+        raise UsageError(
+            f"int8 needs images that {source.name} was made for: nothing is known of its data",
+            hint="a folder of them with --images DIR, or --precision fp16",
+        )
     _require(format, precision, options)
     out = options.out
     if out is not None:
@@ -186,7 +189,7 @@ def _steps(source: Source, target: Target, precision: Precision, format: Format,
     if format == "onnx":
         pads = target.runtime != "tensorrt"
         limits = {"opset": target.opset, "ir_version": target.ir_version, "negative_pads": pads}
-    shape = {"model": source.model, "size": [height, width], "format": format}
+    shape = {"model": source.model, "size": [source.channels, height, width], "format": format}
     text = f", opset {target.opset}" if limits else ""
     title = f"export {height}x{width} to {_NAMES[format]} fp32{text}"
     tools = _TOOLS[format]

@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
 
-from edgemamba.errors import InputError, VerificationError, require
-from edgemamba.stages.calibration import CalibrationSet
+from edgemamba.errors import VerificationError, require
+from edgemamba.registry import Task
+from edgemamba.stages.calibration import CalibrationSet, refuse_silent
 from edgemamba.stages.onnx_graph import initializers
 from edgemamba.stages.plan import QuantizerName
 from edgemamba.stages.qdq import NodeScales, read, weight_axis, weight_position
@@ -25,7 +27,7 @@ Ranges = dict[str, tuple[float, float]]
 
 
 def activation_ranges(
-    model: onnx.ModelProto, tensors: Sequence[str], calibration: CalibrationSet, threshold: float
+    model: onnx.ModelProto, tensors: Sequence[str], calibration: CalibrationSet, task: Task
 ) -> Ranges:
     """Least and greatest value of each tensor, per image, averaged over the images.
 
@@ -33,8 +35,7 @@ def activation_ranges(
     few steps.
 
     Raises:
-        InputError: the float network finds no foreground in any image, so no calibrated range can let it
-        through.
+        InputError: the float network gives nothing on these images that a calibrated range could let through.
     """
     import onnxruntime as ort
 
@@ -50,18 +51,14 @@ def activation_ranges(
     session = ort.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feed = session.get_inputs()[0].name
     read_out = [name for name in names if name != feed]
-    lows, highs, found = [], [], False
+    lows, highs, largest = [], [], -math.inf
     for image in calibration:
         values = dict(zip((output, *read_out), session.run([output, *read_out], {feed: image}), strict=True))
         values[feed] = image
         lows.append([float(values[name].min()) for name in names])
         highs.append([float(values[name].max()) for name in names])
-        found |= bool((values[output] >= threshold).any())
-    if not found:
-        raise InputError(
-            f"the float network finds no foreground in {len(calibration)} calibration images: int8 would not",
-            hint="train longer, take more --calibration images, or use --precision fp16",
-        )
+        largest = max(largest, float(values[output].max()))
+    refuse_silent(task, largest, len(calibration))
     low, high = np.mean(lows, axis=0), np.mean(highs, axis=0)
     return {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)}
 

@@ -24,21 +24,35 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemamba.board import runner
-from edgemamba.errors import InputError, Unsupported, VerificationError, require
+from edgemamba.errors import Unsupported, VerificationError, require
 from edgemamba.stages import tflite_graph
+from edgemamba.stages.calibration import CalibrationSet, refuse_silent
+from edgemamba.stages.structure import Kind, Role, Step, Structure
 from edgemamba.stages.tflite_graph import FLOAT16, FLOAT32, INT8
 
 if TYPE_CHECKING:
-    from edgemamba.stages.calibration import CalibrationSet
+    from edgemamba.registry import Task
 
 # Operators with weights, and which input holds them.
 _WEIGHTS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}
 # Operators that pass int8 on unchanged: between int8 layers they are int8, too.
 _PASSING = ("MAX_POOL_2D", "CONCATENATION")
-# Constant matrices of norms and pooling, and what leads to softplus, stay float32 in fp16 and int8; the attention
-# bridge stays float in int8, too.
-_EXACT_LAYERS = re.compile(r"\.(_averages|matrix|dt_proj)(\.\d+)?$")
-_BRIDGE = "scab."
+# Constant matrices of norms, pooling and resizes are no learnt weights: they stay float32 in fp16 and int8.
+_EXACT_LAYERS = re.compile(r"(^|\.)(_averages|matrix)(\.\d+)?$")
+_KINDS: dict[str, Kind] = {
+    "EXP": "exp",
+    "LOG": "log",
+    "LOGISTIC": "sigmoid",
+    **dict.fromkeys(("MUL", "BATCH_MATMUL"), "mul"),
+    "ADD": "add",
+    "SUB": "add",
+    **dict.fromkeys(("SPLIT", "SPLIT_V", "SLICE", "STRIDED_SLICE", "GATHER", "UNPACK"), "split"),
+    "MEAN": "mean",
+    **dict.fromkeys(("SQRT", "RSQRT"), "root"),
+    **dict.fromkeys(("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS"), "move"),
+}
+# What a state space needs exactly, and what int8 destroys.
+_FLOAT_ROLES: dict[str, tuple[Role, ...]] = {"fp16": ("scan",), "int8": ("head", "attention", "norm", "scan")}
 _QUANTIZER_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
 
 
@@ -51,13 +65,13 @@ def fp16(path: Path, out: Path) -> dict[str, Any]:
     """
     model = tflite_graph.read(path)
     graph = model.subgraphs[0]
+    exact = roles(model)
     weights = {
-        operator.inputs[_WEIGHTS[kind]]
-        for operator in graph.operators
-        if (kind := tflite_graph.operator_name(model, operator)) in _WEIGHTS
-        and not _EXACT_LAYERS.search(tflite_graph.tensor_name(graph.tensors[operator.outputs[0]]))
+        graph.operators[i].inputs[_WEIGHTS[kind]]
+        for i, kind in _layers(model).items()
+        if exact.get(i) not in _FLOAT_ROLES["fp16"]
     }
-    weights = {i for i in weights if tflite_graph.is_constant(model, i) and graph.tensors[i].type == FLOAT32}
+    weights = {i for i in weights if graph.tensors[i].type == FLOAT32}
     if not weights:
         raise Unsupported(f"{path.name} has no float32 weights", hint="give it the fp32 .tflite of the export stage")
     for index in sorted(weights):
@@ -67,7 +81,7 @@ def fp16(path: Path, out: Path) -> dict[str, Any]:
     return {**tflite_graph.facts(model, out.stat().st_size), "float16_weights": len(weights)}
 
 
-def int8(path: Path, calibration: CalibrationSet, out: Path) -> dict[str, Any]:
+def int8(path: Path, calibration: CalibrationSet, out: Path, *, task: Task = "segmentation") -> dict[str, Any]:
     """Quantize convolutions and projections to int8 by ai-edge-quantizer.
 
     Raises:
@@ -81,7 +95,7 @@ def int8(path: Path, calibration: CalibrationSet, out: Path) -> dict[str, Any]:
     layers = int8_layers(model)
     if not any(name in _WEIGHTS for _, name in layers.values()):
         raise Unsupported(f"no layer of {path.name} may become int8", hint="use --precision fp16")
-    ranges = mean_ranges(per_image_ranges(model, _activations(model, layers), calibration))
+    ranges = mean_ranges(per_image_ranges(model, _activations(model, layers), calibration, task))
     quantized = quantize(model, layers, ranges)
     _check(quantized, layers)
     tflite_graph.write(quantized, out)
@@ -98,16 +112,50 @@ def int8(path: Path, calibration: CalibrationSet, out: Path) -> dict[str, Any]:
 
 def int8_layers(model: Any) -> dict[int, tuple[str, str]]:
     """What becomes int8: operator position -> (name of its output, operator name)."""
-    graph = model.subgraphs[0]
-    kinds = [tflite_graph.operator_name(model, operator) for operator in graph.operators]
-    last = max((i for i, kind in enumerate(kinds) if kind in ("CONV_2D", "TRANSPOSE_CONV")), default=-1)
-    found: dict[int, tuple[str, str]] = {}
-    for i, operator in enumerate(graph.operators):
-        name = tflite_graph.tensor_name(graph.tensors[operator.outputs[0]])
-        constant = kinds[i] in _WEIGHTS and tflite_graph.is_constant(model, operator.inputs[_WEIGHTS[kinds[i]]])
-        if constant and i != last and not name.startswith(_BRIDGE) and not _EXACT_LAYERS.search(name):
-            found[i] = (name, kinds[i])
+    exact = roles(model)
+    found = {
+        i: (_layer_name(model, i), kind)
+        for i, kind in _layers(model).items()
+        if exact.get(i) not in _FLOAT_ROLES["int8"]
+    }
+    kinds = [tflite_graph.operator_name(model, operator) for operator in model.subgraphs[0].operators]
     return {**found, **_between(model, kinds, set(found))}
+
+
+def roles(model: Any) -> dict[int, Role]:
+    """What ``structure`` finds, by operator position."""
+    graph = model.subgraphs[0]
+    layers = _layers(model)
+    steps = []
+    for i, operator in enumerate(graph.operators):
+        kind = tflite_graph.operator_name(model, operator)
+        inputs = [index for index in operator.inputs if index >= 0 and not tflite_graph.is_constant(model, index)]
+        steps.append(
+            Step(
+                _KINDS.get(kind, "other"),
+                tuple(str(index) for index in inputs),
+                tuple(str(index) for index in operator.outputs),
+                i in layers,
+                kind == "DEPTHWISE_CONV_2D",
+            )
+        )
+    return Structure(steps, str(graph.outputs[0])).roles()
+
+
+def _layers(model: Any) -> dict[int, str]:
+    """Operators with learnt weights: position -> operator name."""
+    found = {}
+    for i, operator in enumerate(model.subgraphs[0].operators):
+        kind = tflite_graph.operator_name(model, operator)
+        learnt = kind in _WEIGHTS and tflite_graph.is_constant(model, operator.inputs[_WEIGHTS[kind]])
+        if learnt and not _EXACT_LAYERS.search(_layer_name(model, i)):
+            found[i] = kind
+    return found
+
+
+def _layer_name(model: Any, position: int) -> str:
+    graph = model.subgraphs[0]
+    return tflite_graph.tensor_name(graph.tensors[graph.operators[position].outputs[0]])
 
 
 def _between(model: Any, kinds: list[str], chosen: set[int]) -> dict[int, tuple[str, str]]:
@@ -134,20 +182,16 @@ def _between(model: Any, kinds: list[str], chosen: set[int]) -> dict[int, tuple[
 
 
 def per_image_ranges(
-    model: Any, activations: list[int], calibration: CalibrationSet
+    model: Any, activations: list[int], calibration: CalibrationSet, task: Task
 ) -> dict[int, npt.NDArray[np.float64]]:
     """Smallest and largest value of each activation in each calibration image, (images, 2).
 
     Raises:
-        InputError: the set shows no foreground, or the float network finds none in it: averaged ranges would
-        clip
-            every lesion, and the masks would come out empty without an error.
+        InputError: the float network gives nothing on these images that a calibrated range could let through.
     """
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_litert.tools import flatbuffer_utils
 
-    if not calibration.foreground:
-        raise InputError("the calibration images show no foreground", hint=_HINT)
     probe = copy.copy(model)
     probe.signatureDefs = None
     graph = copy.copy(model.subgraphs[0])
@@ -160,19 +204,14 @@ def per_image_ranges(
     source = interpreter.get_input_details()[0]["index"]
     outputs = [details["index"] for details in interpreter.get_output_details()]
     found: list[list[tuple[float, float]]] = []
-    largest = 0.0
+    largest = -np.inf
     for image in calibration:
         interpreter.set_tensor(source, image)
         interpreter.invoke()
         values = [interpreter.get_tensor(index) for index in outputs]
         largest = max(largest, float(values[0].max()))
         found.append([(float(value.min()), float(value.max())) for value in values[1:]])
-    if largest < 0.5:
-        raise InputError(
-            f"the float network finds no foreground in {len(found)} calibration images: largest probability "
-            f"{largest:.3f}",
-            hint=_HINT,
-        )
+    refuse_silent(task, largest, len(found))
     ranges = np.asarray(found, np.float64)
     return {index: ranges[:, i] for i, index in enumerate(activations)}
 
@@ -303,5 +342,4 @@ def _working_name(index: int) -> str:
     return f"tensor {index}"
 
 
-_HINT = "calibrate on training images with lesions, or use --precision fp16"
 _REPORT = "please report it with the .tflite; --precision fp16 works without the quantizer"

@@ -1,15 +1,13 @@
-"""Does an artifact compute what the trained network computes? Every pixel of at least 100 images is
-compared.
+"""Does an artifact compute what the trained network computes? Every value of its output is compared on at least 100
+images.
 
-The artifact runs through the Bundle's own session (``board.runner``), as it will on the board; the
-reference is the fp32 PyTorch network. Dice alone is no gate: a quantized net can keep its pooled Dice while
-its masks move, so the masks themselves are compared.
+The artifact runs through the Bundle's own session (``board.runner``), as it will on the board; the reference is the
+fp32 PyTorch network. What is compared and how good is good enough is the task's (``tasks``).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +16,7 @@ from edgemamba.board import runner
 from edgemamba.bundle.session import board_errors
 from edgemamba.errors import VerificationError
 from edgemamba.presets import Precision
-from edgemamba.registry import OUTPUTS
-from edgemamba.stages.plan import THRESHOLD
+from edgemamba.tasks import TaskRules, rules_of
 
 if TYPE_CHECKING:
     from edgemamba.sources import Source
@@ -27,116 +24,60 @@ if TYPE_CHECKING:
     from edgemamba.stages.calibration import Floats, ImageSet
 
 INPUT = "image"
-OUTPUT = OUTPUTS["segmentation"]
-_BATCH = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Bar:
-    """What an artifact of one precision must reach.
-
-    Attributes:
-        mean_abs_diff: largest mean |difference| of the probability; None: not judged.
-        agreement: least agreement of the masks with those of the reference.
-        by_dice: agreement is the Dice between the masks, pooled over all images; else the share of equal
-        pixels.
-    """
-
-    mean_abs_diff: float | None
-    agreement: float
-    by_dice: bool
-
-
-BARS: dict[Precision, Bar] = {
-    "fp32": Bar(1e-6, 0.99999, by_dice=False),
-    "fp16": Bar(None, 0.999, by_dice=True),
-    "int8": Bar(None, 0.98, by_dice=True),
+_HINTS: dict[Precision, str] = {
+    "fp32": "the export changed the computation: please report it with the model and its run.json",
+    "fp16": "this network needs more range than float16 has: export fp32",
+    "int8": "more --calibration images, the other --quantizer, or --precision fp16",
 }
 
 
 def reference(source: Source, images: ImageSet) -> Floats:
-    """Probabilities (N, h, w) of the fp32 PyTorch network on ``images``."""
+    """Outputs (N, ...) of the fp32 PyTorch network on ``images``."""
     predict = source.reference()
+    batch = rules_of(source.info.task).batch
     scaled = list(images)
-    parts = [np.concatenate(scaled[i : i + _BATCH]) for i in range(0, len(scaled), _BATCH)]
+    parts = [np.concatenate(scaled[i : i + batch]) for i in range(0, len(scaled), batch)]
     return np.concatenate([predict(part) for part in parts])
 
 
-def run_artifact(artifact: Artifact, images: Iterable[Floats], size: tuple[int, int]) -> Floats:
-    """Probabilities (N, h, w) of an artifact on its own runtime, image by image.
+def run_artifact(artifact: Artifact, images: ImageSet, like: Floats, rules: TaskRules) -> Floats:
+    """Outputs (N, ...) of an artifact on its own runtime, image by image.
+
+    Args:
+        artifact: what runs.
+        images: its inputs.
+        like: what the reference gives: outputs (M, ...) of the shape that is expected.
+        rules: of the network's task.
 
     Raises:
         MissingDependency: its runtime is not installed.
-        Unsupported: the runtime refuses the artifact.
+        Unsupported: the runtime refuses the artifact, or it gives another shape.
     """
-    layout = {"name": INPUT, "layout": "NCHW"}
+    layout, shape = next(iter(rules.layouts(like.shape[1:]).items()))
     manifest = {
         "artifact": artifact.path.name,
         "format": artifact.format,
         "runtime": "litert" if artifact.format == "tflite" else "onnxruntime",
-        "inputs": [layout],
-        "outputs": [{**layout, "name": OUTPUT}],
-        "preprocess": {"size": list(size)},
+        "inputs": [{"name": INPUT, "layout": "NCHW", "shape": [1, *images.images.shape[1:]]}],
+        "outputs": [{"name": rules.output, "layout": layout, "shape": shape}],
+        "preprocess": {"size": list(images.images.shape[2:])},
     }
     with board_errors():
         session = runner.open_session(artifact.path.parent, manifest)
-        return np.stack([session.run(image)[0, 0] for image in images])
+        return np.stack([rules.value(session.run(image)) for image in images])
 
 
-def compare(expected: Floats, found: Floats, threshold: float = THRESHOLD) -> dict[str, Any]:
-    """Differences of two sets of probability maps (N, h, w).
-
-    Returns:
-        mean_abs_diff, max_abs_diff (None where not finite), mask_agreement (share of equal pixels),
-        mask_dice (between the masks, pooled; None without foreground in either), flipped_pixels, pixels,
-        foreground_images.
-    """
-    difference = np.abs(found.astype(np.float64) - expected)
-    mean, largest = float(difference.mean()), float(difference.max())
-    ours, theirs = found >= threshold, expected >= threshold
-    area = int(ours.sum()) + int(theirs.sum())
-    flipped = int((ours != theirs).sum())
-    return {
-        "images": len(expected),
-        "mean_abs_diff": mean if np.isfinite(mean) else None,
-        "max_abs_diff": largest if np.isfinite(largest) else None,
-        "mask_agreement": 1.0 - flipped / ours.size,
-        "mask_dice": 2.0 * int((ours & theirs).sum()) / area if area else None,
-        "flipped_pixels": flipped,
-        "pixels": ours.size,
-        "foreground_images": int(theirs.any(axis=(1, 2)).sum()),
-    }
-
-
-def judge(numbers: dict[str, Any], precision: Precision, name: str) -> None:
-    """Hold the numbers of ``compare`` against the bar of ``precision``.
+def judge(numbers: dict[str, Any], precision: Precision, name: str, rules: TaskRules) -> None:
+    """Hold the numbers of ``rules.compare`` against the bar of ``precision``.
 
     Raises:
         VerificationError: below the bar.
     """
-    bar = BARS[precision]
-    by_dice = bar.by_dice and numbers["mask_dice"] is not None
-    agreement = numbers["mask_dice"] if by_dice else numbers["mask_agreement"]
-    mean = numbers["mean_abs_diff"]
-    near = mean is not None and (bar.mean_abs_diff is None or mean <= bar.mean_abs_diff)
-    if near and agreement >= bar.agreement:
-        return
-    hint = {
-        "fp32": "the export changed the computation: please report it with the model and its run.json",
-        "fp16": "this network needs more range than float16 has: export fp32",
-        "int8": "more --calibration images, the other --quantizer, or --precision fp16",
-    }[precision]
-    limit = "" if bar.mean_abs_diff is None else f" (at most {bar.mean_abs_diff:g})"
-    raise VerificationError(
-        f"{name} does not match fp32 PyTorch on {numbers['images']} images: mask "
-        f"{'Dice' if by_dice else 'agreement'} {agreement:.6f} (at least {bar.agreement:g}), mean difference "
-        f"{_figure(mean)}{limit}, largest {_figure(numbers['max_abs_diff'])}",
-        hint=hint,
-    )
-
-
-def _figure(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.2e}"
+    fault = rules.fault(numbers, precision)
+    if fault:
+        raise VerificationError(
+            f"{name} does not match fp32 PyTorch on {numbers['images']} images: {fault}", hint=_HINTS[precision]
+        )
 
 
 def verify(
@@ -153,14 +94,15 @@ def verify(
         expected: what ``reference`` gave for the same images, to spare a second run.
 
     Returns:
-        What ``compare`` returns, with the bar and where the images came from.
+        What the task's ``compare`` returns, with the bar and where the images came from.
 
     Raises:
         VerificationError: below the bar.
     """
     if expected is None:
         expected = reference(source, images)
-    numbers = compare(expected, run_artifact(artifact, images, source.size))
-    judge(numbers, precision, artifact.path.name)
-    bar = BARS[precision]
-    return {**numbers, "bar": dataclasses.asdict(bar), "data": images.origin, "images_sha256": images.sha256}
+    rules = rules_of(source.info.task)
+    numbers = rules.compare(expected, run_artifact(artifact, images, expected, rules))
+    judge(numbers, precision, artifact.path.name, rules)
+    bar = dataclasses.asdict(rules.bars[precision])
+    return {**numbers, "bar": bar, "data": images.origin, "images_sha256": images.sha256}

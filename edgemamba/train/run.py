@@ -20,7 +20,7 @@ from edgemamba.models.weights import load_weights
 from edgemamba.records import DataRef, RunRecord, load_record
 from edgemamba.registry import model_info
 from edgemamba.sources import RECORD
-from edgemamba.ssm.two_pass import triton_lacks
+from edgemamba.ssm.backends import backend, lacks
 from edgemamba.train.config import TrainConfig, differences
 from edgemamba.train.distill import open_teachers
 from edgemamba.train.distributed import World
@@ -119,7 +119,7 @@ class Run:
         teachers = None
         if config.teachers:
             teachers, self.folder.environment["teachers"] = open_teachers(
-                config.teachers, self.folder.data, self.recipe.distillation, self.device, amp=config.amp
+                config.teachers, self.folder.data, self.recipe.distillation, self.device
             )
         self.step = TrainStep(
             self.learner,
@@ -132,8 +132,8 @@ class Run:
             compile=config.compile,
         )
         if config.device == "cuda":
-            lacking = triton_lacks(config.device)
-            if lacking:
+            if backend(config.device) == "torch":
+                lacking = lacks("triton", config.device)
                 self.console.warn(f"no Triton scan without {lacking}: it runs as plain tensor code, more slowly")
             with sufficient_memory(self.step):
                 self.step.capture(self.console)

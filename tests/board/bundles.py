@@ -155,7 +155,7 @@ def build(out: Path, exported: Exported, target: str, **changes: Any) -> Manifes
         "target": find_target(target),
         "model_info": MODELS["ul-vm-unet"],
         "size": SIZE,
-        "probability": reference,
+        "reference": reference,
         "stages": STAGES,
         "verification": {"mean_abs_diff": 1.25e-8, "mask_agreement": 1.0},
         "quantization": None,

@@ -95,7 +95,7 @@ def test_golden_only(copy: Copy, packages: Packages, cwd: Path) -> None:
     assert golden["ok"] is True
     assert golden["images"] == 2
     assert golden["mean_abs_diff"] <= 1e-6
-    assert golden["mask_agreement"] == 1.0
+    assert golden["agreement"] == 1.0
     assert cold["process_start_by"] == "kernel"
     assert cold["process_to_first_result_ns"] > cold["import_ns"] + cold["load_ns"]
     assert one(found, "done")["runs"] == 0

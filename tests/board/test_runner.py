@@ -181,7 +181,7 @@ def test_golden_check_of_the_exact_answer(copy: Copy) -> None:
     folder = copy("onnx")
     manifest = runner.load_manifest(folder)
     found = runner.check_golden(folder, manifest, Given(manifest, lambda x: bundles.reference(x)[:, None]))
-    assert found == {**found, "ok": True, "mean_abs_diff": 0.0, "max_abs_diff": 0.0, "mask_agreement": 1.0}
+    assert found == {**found, "ok": True, "mean_abs_diff": 0.0, "max_abs_diff": 0.0, "agreement": 1.0}
 
 
 def test_a_damaged_golden_file_is_refused(copy: Copy) -> None:
@@ -230,7 +230,7 @@ def test_pickled_golden_is_never_loaded(copy: Copy) -> None:
         (b"{", "is not JSON"),
         (b"\xff\xfe", "is not JSON"),
         (b"[]", "has schema 'list'"),
-        (b'{"schema": "edgemamba.bundle/2"}', "has schema 'edgemamba.bundle/2'"),
+        (b'{"schema": "edgemamba.bundle/3"}', "has schema 'edgemamba.bundle/3'"),
         (b'{"schema": "edgemamba.bundle/1"}', "lacks 'name'"),
     ],
 )

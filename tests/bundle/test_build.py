@@ -30,6 +30,7 @@ ALWAYS = {
     "runner.py",
     "bundle_files.py",
     "images.py",
+    "outputs.py",
     "sensors.py",
     "summary.py",
     "golden.npz",
@@ -215,7 +216,7 @@ def test_precision_decides_the_limits(onnx: bundles.Exported, tmp_path: Path) ->
         exported = dataclasses.replace(onnx, precision=precision)
         manifest = bundles.build(tmp_path / precision, exported, "cpu")
         assert manifest.name == f"ul-vm-unet-cpu-{precision}"
-        limits.append((manifest.golden.mean_tolerance, -manifest.golden.mask_agreement))
+        limits.append((manifest.golden.mean_tolerance, -manifest.golden.agreement))
     assert limits == sorted(limits)
     assert len(set(limits)) == 3
 
@@ -223,7 +224,7 @@ def test_precision_decides_the_limits(onnx: bundles.Exported, tmp_path: Path) ->
 def test_the_level_follows_the_graph(onnx: bundles.Exported, tmp_path: Path) -> None:
     assert bundles.build(tmp_path / "convolutions", onnx, "cpu").onnxruntime_level == "all"
     exported, reference = bundles.export_network(tmp_path, "ul-vm-unet")
-    manifest = bundles.build(tmp_path / "scan", exported, "cpu", probability=reference)
+    manifest = bundles.build(tmp_path / "scan", exported, "cpu", reference=reference)
     assert manifest.onnxruntime_level == "extended"
     _, session = bundle.open_bundle(tmp_path / "scan")
     x = np.random.default_rng(0).random((1, 3, *bundles.SIZE), np.float32)

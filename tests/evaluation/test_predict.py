@@ -56,7 +56,7 @@ def bundle(tmp_path_factory):
         target=find_target("cpu"),
         model_info=model_info("ul-vm-unet"),
         size=SIZE,
-        probability=lambda images: images[:, 1],
+        reference=lambda images: images[:, 1],
         stages=[],
         verification={},
         quantization=None,
@@ -148,7 +148,7 @@ def test_equal_names_in_different_folders_keep_their_folders(bundle, tmp_path):
 def test_two_images_of_one_name_are_refused(bundle, tmp_path):
     draw(tmp_path / "a.png", SIZE)
     draw(tmp_path / "a.tif", SIZE)
-    with pytest.raises(UsageError, match=r"both write a_mask\.png"):
+    with pytest.raises(UsageError, match=r"both write a"):
         predict_images(bundle, [tmp_path / "a.png", tmp_path / "a.tif"], tmp_path / "out", QUIET)
 
 

@@ -74,7 +74,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         target=target,
         model_info=model_info(MODEL),
         size=SIZE,
-        probability=probability,
+        reference=probability,
         stages=[StageRecord(name="export", title="export to ONNX", seconds=1.5, cached=False, facts=facts)],
         verification={},
         quantization=None,

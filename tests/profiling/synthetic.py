@@ -8,11 +8,11 @@ import numpy as np
 
 from edgemamba.profiling.assemble import cold_start, memory
 from edgemamba.profiling.options import ProfileOptions
+from edgemamba.profiling.quality import NotMeasured
 from edgemamba.profiling.records import (
     DeviceFacts,
     GoldenCheck,
     MemoryStep,
-    NotMeasured,
     ProcessSamples,
     ProfileReport,
     Reading,
@@ -34,7 +34,7 @@ def reading(at: str, **changes: Any) -> Reading:
 
 
 def golden(at: str, ok: bool = True, mean: float = 1e-7) -> GoldenCheck:
-    return GoldenCheck(at=at, ok=ok, mean_abs_diff=mean, max_abs_diff=1e-5, mask_agreement=1.0)
+    return GoldenCheck(at=at, ok=ok, mean_abs_diff=mean, max_abs_diff=1e-5, agreement=1.0)
 
 
 def process(

@@ -8,7 +8,7 @@ import pytest
 
 from edgemamba.errors import InputError
 from edgemamba.profiling.budget import Budget, load_budget, violations
-from edgemamba.profiling.records import Quantity
+from edgemamba.profiling.quality import Quantity
 from profiling.synthetic import report
 
 

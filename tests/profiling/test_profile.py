@@ -20,7 +20,8 @@ from edgemamba.errors import DeviceError, InputError, Unsupported, UsageError, V
 from edgemamba.evaluation.evaluate import evaluate
 from edgemamba.evaluation.predictors import bundle_predictor
 from edgemamba.profiling import ProfileOptions, profile, report_folder
-from edgemamba.profiling.records import NotMeasured, ProfileReport, Retention
+from edgemamba.profiling.quality import NotMeasured, Retention
+from edgemamba.profiling.records import ProfileReport
 from edgemamba.records import load_record
 
 QUIET = Console(quiet=True)

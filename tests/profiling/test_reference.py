@@ -8,7 +8,7 @@ import pytest
 
 from edgemamba.bundle import check
 from edgemamba.errors import InputError
-from edgemamba.profiling.records import NotMeasured
+from edgemamba.profiling.quality import NotMeasured
 from edgemamba.profiling.reference import Reference, find_reference
 
 

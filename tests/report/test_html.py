@@ -11,15 +11,8 @@ import pytest
 from profiling.synthetic import process, report
 
 from edgemamba.profiling.pictures import encode_runs, thumbnail
-from edgemamba.profiling.records import (
-    Case,
-    PatientScore,
-    ProfileReport,
-    Quantity,
-    Rate,
-    Retention,
-    dump_report,
-)
+from edgemamba.profiling.quality import Case, PatientScore, Quantity, Rate, Retention
+from edgemamba.profiling.records import ProfileReport, dump_report
 from edgemamba.records import load_record
 from edgemamba.report import write_html
 from edgemamba.report.html import DATA_ID, render

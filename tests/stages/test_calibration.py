@@ -28,10 +28,10 @@ def test_calibration_images_are_of_the_training_split_and_half_show_foreground(
     dataset, split = open_ref(source.data)
     ids = {dataset.samples[index].id for index in split.train}
     assert len(calibration) == 16 and set(calibration.ids) <= ids and len(set(calibration.ids)) == 16
-    assert calibration.foreground == 8
+    assert calibration.facts == {"with_foreground": 8}
     # The first image seeds LiteRT's moving average.
-    assert calibration.masks[0].any()
-    assert calibration.masks.any(axis=(1, 2)).tolist() == [True, False] * 8
+    assert calibration.truths[0].any()
+    assert calibration.truths.any(axis=(1, 2)).tolist() == [True, False] * 8
 
 
 def test_images_come_as_the_network_takes_them(calibration: CalibrationSet) -> None:
@@ -46,12 +46,12 @@ def test_seed_decides_and_hash_tells(source: TrainedSource, calibration: Calibra
     assert other.ids != calibration.ids and other.sha256 != calibration.sha256
     changed = calibration.images.copy()
     changed[0, 0, 0, 0] ^= 1
-    assert CalibrationSet(changed, calibration.masks, calibration.ids, "").sha256 != calibration.sha256
+    assert CalibrationSet(changed, calibration.truths, calibration.ids, "").sha256 != calibration.sha256
 
 
 def test_more_than_there_are_gives_what_keeps_the_balance(source: TrainedSource) -> None:
     everything = calibration_set(source, 10_000)
-    assert everything.foreground * 2 >= len(everything) > 16
+    assert everything.facts["with_foreground"] * 2 >= len(everything) > 16
 
 
 def test_set_without_foreground_is_refused(source: TrainedSource, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ def test_verification_images_are_unseen(source: TrainedSource) -> None:
     dataset, split = open_ref(source.data)
     unseen = {dataset.samples[index].id for index in (*split.test, *split.val)}
     images = verification_set(source, 20)
-    assert len(images) == 20 and set(images.ids) <= unseen and images.foreground
+    assert len(images) == 20 and set(images.ids) <= unseen and images.truths.any()
     assert images.origin == "phantoms, test and validation split"
     assert len(verification_set(source, 10_000)) == len(unseen)
 

@@ -28,6 +28,7 @@ from edgemamba.stages.qdq import check_form, quantize_weight, read
 from edgemamba.stages.quantizers import activation_ranges
 from edgemamba.stages.to_onnx import to_onnx
 from edgemamba.stages.verify import verify
+from edgemamba.tasks.segmentation import Segmentation
 
 
 @pytest.fixture(scope="module", params=QUANTIZERS)
@@ -38,7 +39,7 @@ def int8(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Artifact:
     path = tmp_path_factory.mktemp(request.param) / "model.onnx"
-    facts = to_int8(fp32.path, calibration, path, quantizer=request.param, threshold=0.5)
+    facts = to_int8(fp32.path, calibration, path, quantizer=request.param, task="segmentation")
     return open_artifact(path, "onnx", "int8", facts)
 
 
@@ -129,8 +130,8 @@ def test_unet_with_folded_norms_and_transposed_convolutions(
     torch.manual_seed(0)
     path = tmp_path / "unet.onnx"
     to_onnx(build("unet").eval(), (64, 64), path, opset=20, ir_version=10)
-    few = CalibrationSet(calibration.images[:4], calibration.masks[:4], calibration.ids[:4], "few")
-    graph, counts = quantize(onnx.load(path), few, quantizer=quantizer, threshold=0.0)
+    few = CalibrationSet(calibration.images[:4], calibration.truths[:4], calibration.ids[:4], "few")
+    graph, counts = quantize(onnx.load(path), few, quantizer=quantizer, task="tensor")
     pairs, weights = check_rules(graph)
     assert counts["quantized"] == {"conv": 22} and (pairs, weights) == (22, 22)
     assert sum(node.op_type == "ConvTranspose" for node in graph.graph.node) == 4
@@ -142,11 +143,11 @@ def test_unet_with_folded_norms_and_transposed_convolutions(
 
 
 def test_scales_are_the_averages_of_the_images(graph: onnx.ModelProto, calibration: CalibrationSet) -> None:
-    ranges = activation_ranges(graph, ["image"], calibration, 0.5)
+    ranges = activation_ranges(graph, ["image"], calibration, "segmentation")
     lows = [float(image.min()) for image in calibration]
     highs = [float(image.max()) for image in calibration]
     assert ranges["image"] == pytest.approx((np.mean(lows), np.mean(highs)))
-    quantized, _ = quantize(graph, calibration, quantizer="ort", threshold=0.5)
+    quantized, _ = quantize(graph, calibration, quantizer="ort", task="segmentation")
     constants = initializers(quantized.graph)
     (pair,) = [node for node in quantized.graph.node if node.op_type == "QuantizeLinear" and node.input[0] == "image"]
     step = float(numpy_helper.to_array(constants[pair.input[1]]))
@@ -233,7 +234,7 @@ def _lonely(model: onnx.ModelProto) -> None:
 def test_form_check_finds_what_is_wrong(
     spoil: Callable[[onnx.ModelProto], None], message: str, graph: onnx.ModelProto, calibration: CalibrationSet
 ) -> None:
-    model, _ = quantize(graph, calibration, quantizer="ort", threshold=0.5)
+    model, _ = quantize(graph, calibration, quantizer="ort", task="segmentation")
     check_form(model)
     spoil(model)
     with pytest.raises(VerificationError, match=message):
@@ -248,9 +249,12 @@ def test_graph_without_candidates_is_an_error_and_not_everything() -> None:
         int8_nodes(helper.make_model(helper.make_graph([node], "main", [image], [probability])))
 
 
-def test_network_that_finds_nothing_is_not_calibrated(graph: onnx.ModelProto, calibration: CalibrationSet) -> None:
-    with pytest.raises(InputError, match="finds no foreground in 16 calibration images"):
-        quantize(graph, calibration, quantizer="ort", threshold=1.1)
+def test_network_that_finds_nothing_is_not_calibrated(
+    graph: onnx.ModelProto, calibration: CalibrationSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Segmentation, "threshold", 1.1)
+    with pytest.raises(InputError, match=r"finds no foreground: largest probability .* in 16 calibration images"):
+        quantize(graph, calibration, quantizer="ort", task="segmentation")
 
 
 def test_comparison_scores_both_quantizers(

@@ -18,11 +18,13 @@ from edgemamba.console import Console
 from edgemamba.errors import InputError, Unsupported, UsageError, VerificationError
 from edgemamba.presets import find_target
 from edgemamba.sources import TrainedSource, open_source
-from edgemamba.stages import fp16, verify
+from edgemamba.stages import fp16
 from edgemamba.stages.artifact import Artifact, expect, open_artifact
 from edgemamba.stages.cache import cache_root
 from edgemamba.stages.fp16 import write_fp16
 from edgemamba.stages.pipeline import Options, Plan, cached_steps, plan, run
+from edgemamba.tasks import Bar
+from edgemamba.tasks.segmentation import Segmentation
 
 # ONNX Runtime's quantizer is the faster one; test_int8.py covers both.
 OPTIONS = Options(quantizer="ort", calibration=16, verify_images=16)
@@ -180,7 +182,7 @@ def test_existing_folder_is_refused_before_any_work(source: TrainedSource, tmp_p
 def test_failed_verification_packages_nothing(
     source: TrainedSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(verify.BARS, "fp32", verify.Bar(0.0, 1.0, by_dice=False))
+    monkeypatch.setattr(Segmentation, "bars", {"fp32": Bar(0.0, 1.0)})
     with pytest.raises(VerificationError, match="does not match fp32 PyTorch"):
         export(source, "cpu", "fp32", tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

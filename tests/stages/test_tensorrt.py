@@ -38,6 +38,6 @@ def test_fp16_has_no_mixed_operands(fp32: Artifact, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
 def test_int8(quantizer: str, fp32: Artifact, calibration: CalibrationSet, tmp_path: Path) -> None:
-    few = CalibrationSet(calibration.images[:4], calibration.masks[:4], calibration.ids[:4], "few")
-    to_int8(fp32.path, few, tmp_path / "int8.onnx", quantizer=quantizer, threshold=0.5)
+    few = CalibrationSet(calibration.images[:4], calibration.truths[:4], calibration.ids[:4], "few")
+    to_int8(fp32.path, few, tmp_path / "int8.onnx", quantizer=quantizer, task="segmentation")
     assert build_engine.check_graph(tmp_path / "int8.onnx", MODULE)["tensors"] == TENSORS
