@@ -162,59 +162,6 @@ class TrainedSource(Source):
 
 
 @dataclasses.dataclass(frozen=True)
-class ImportedSource(Source):
-    """Weights that were trained and published elsewhere, as ``edgemamba import-weights`` keeps them.
-
-    Attributes:
-        weights: safetensors file.
-        record: where they are from.
-        folder: holds import.json.
-    """
-
-    name: str
-    info: ModelInfo
-    weights: Path
-    weights_sha256: str
-    size: tuple[int, int]
-    record: ImportRecord
-    folder: Path
-    channels: int = 3
-    images: Path | None = None
-
-    @property
-    def data(self) -> None:
-        """Not known."""
-        return
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Nothing was measured here."""
-        return {}
-
-    @property
-    def labels(self) -> list[str]:
-        """Not known."""
-        return []
-
-    def document(self) -> dict[str, Any]:
-        """Name, hash of the weights, and what the import's record says, without paths."""
-        kept = {"edgemamba", "commit", "created", "channel_order", "file", "file_sha256", "changes"}
-        told = self.record.model_dump(mode="json", include=kept)
-        return {"name": self.name, "weights_sha256": self.weights_sha256, "import": told}
-
-    def build(self) -> Network:
-        """The network with its weights: float32, evaluation mode, on the CPU; gives logits.
-
-        Raises:
-            InputError: the file is not safetensors, or not of this model.
-        """
-        require("torch", "train")
-        from edgemamba.models.weights import build_trained
-
-        return build_trained(self.model, self.weights)
-
-
-@dataclasses.dataclass(frozen=True)
 class ModuleSource(Source):
     """Another project's network: one image-like input, one output of any static shape, no data that is known.
 
@@ -269,6 +216,59 @@ class ModuleSource(Source):
 
         predict = super().reference()
         return lambda images: np.stack([predict(images[index : index + 1]) for index in range(len(images))])
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportedSource(Source):
+    """Weights that were trained and published elsewhere, as ``edgemamba import-weights`` keeps them.
+
+    Attributes:
+        weights: safetensors file.
+        record: where they are from.
+        folder: holds import.json.
+    """
+
+    name: str
+    info: ModelInfo
+    weights: Path
+    weights_sha256: str
+    size: tuple[int, int]
+    record: ImportRecord
+    folder: Path
+    channels: int = 3
+    images: Path | None = None
+
+    @property
+    def data(self) -> None:
+        """Not known."""
+        return
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Nothing was measured here."""
+        return {}
+
+    @property
+    def labels(self) -> list[str]:
+        """Not known."""
+        return []
+
+    def document(self) -> dict[str, Any]:
+        """Name, hash of the weights, and what the import's record says, without paths."""
+        kept = {"edgemamba", "commit", "created", "channel_order", "file", "file_sha256", "changes"}
+        told = self.record.model_dump(mode="json", include=kept)
+        return {"name": self.name, "weights_sha256": self.weights_sha256, "import": told}
+
+    def build(self) -> Network:
+        """The network with its weights: float32, evaluation mode, on the CPU; gives logits.
+
+        Raises:
+            InputError: the file is not safetensors, or not of this model.
+        """
+        require("torch", "train")
+        from edgemamba.models.weights import build_trained
+
+        return build_trained(self.model, self.weights)
 
 
 def packaged_weights() -> dict[str, Path]:
@@ -356,7 +356,8 @@ def _open(name: str, folder: Path, weights: str) -> TrainedSource:
     if not path.is_file():
         raise InputError(f"{folder} has no {weights} yet", hint="wait for the first epoch, or train again")
     digest = _digest(path, record.weights.get(weights) if record.state == "finished" else None)
-    info = model_info(record.model)
+    # A classifier of other classes has another head than the published network.
+    info = dataclasses.replace(model_info(record.model), parameters=record.parameters)
     info.check_size(*record.size)
     return TrainedSource(name, info, path, digest, record.size, record, folder)
 

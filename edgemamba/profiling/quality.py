@@ -118,9 +118,9 @@ class Retention(Record):
         return "equal mask pixels"
 
     @property
-    def scored(self) -> str:
-        """How much was scored."""
-        return f"{self.images} images of {self.patients} patients"
+    def groups(self) -> str:
+        """What the images are of."""
+        return f"{self.patients} patients"
 
 
 class ClassScore(Record):
@@ -198,9 +198,9 @@ class ClassRetention(Record):
         return "equal first classes"
 
     @property
-    def scored(self) -> str:
-        """How much was scored."""
-        return f"{self.images} images of {self.classes} classes"
+    def groups(self) -> str:
+        """What the images are of."""
+        return f"{self.classes} classes"
 
 
 class NotMeasured(Record):

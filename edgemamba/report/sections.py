@@ -94,7 +94,7 @@ def quality_lead(report: ProfileReport) -> str:
     return (
         f'<p class="lead">The artifact on {escape(kept.runtime)} and the fp32 PyTorch model on {share} '
         f"{kept.of_images} "
-        f"held-out images ({escape(kept.data)}, {escape(kept.split)} split, {escape(kept.scored)}). "
+        f"held-out images ({escape(kept.data)}, {escape(kept.split)} split, {escape(kept.groups)}). "
         f"{means}{note}</p>"
     )
 

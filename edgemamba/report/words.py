@@ -161,7 +161,7 @@ def _conditions(report: ProfileReport) -> list[str]:
     ]
     kept = report.retention
     if not isinstance(kept, NotMeasured):
-        parts.append(f"{kept.score} on {kept.scored} ({kept.data}, {kept.split} split)")
+        parts.append(f"{kept.score} on {kept.images} images of {kept.groups} ({kept.data}, {kept.split} split)")
     return [part for part in parts if part]
 
 

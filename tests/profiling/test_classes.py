@@ -16,6 +16,7 @@ from edgemamba.console import Console
 from edgemamba.errors import Unsupported, UsageError
 from edgemamba.evaluation.command import EvaluateOptions, evaluate_subject
 from edgemamba.evaluation.shares import ratio, share
+from edgemamba.models import build
 from edgemamba.presets import find_target
 from edgemamba.profiling import ProfileOptions, profile
 from edgemamba.profiling.budget import Budget, violations
@@ -99,6 +100,7 @@ def test_calibration_is_balanced_and_recorded(bundles: dict[str, Path]) -> None:
     manifest = json.loads((bundles["tflite"] / "manifest.json").read_text())
     assert manifest["quantization"]["calibration"]["classes"] == 4
     assert manifest["labels"] == ["disc", "square", "cross", "ring"] and manifest["threshold"] is None
+    assert manifest["parameters"] == sum(p.numel() for p in build("resnet9", classes=4).parameters())
 
 
 def test_pages_speak_of_classes(reports: dict[str, ProfileReport], folder: Path) -> None:
@@ -122,7 +124,7 @@ def test_evaluate_takes_runs_and_bundles(bundles: dict[str, Path], run: Path, tm
     assert by_run["top1"]["value"] == pytest.approx(right(open_source(run).build()).mean())
     rows = (tmp_path / "out" / "per_image.csv").read_text().splitlines()
     assert len(rows) == 25 and rows[0] == "id,truth,best_1,best_2,best_3,best_4,probability"
-    with pytest.raises(UsageError, match="--ssm compares masks"):
+    with pytest.raises(UsageError, match="are for networks that segment"):
         evaluate_subject(str(run), EvaluateOptions(device="cpu", ssm=True), QUIET)
 
 
