@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from torch import Tensor
 from edgemamba.files import write_json, write_together
 from edgemamba.models import RandomModule
 from edgemamba.train.drawing import INK, SCALE, canvas, finish, font
-from edgemamba.train.run_folder import FAILED
 from edgemamba.train.slices import CORRECT, FALSE, tint
 from edgemamba.train.step import TrainStep, autocast
 from edgemamba.train.task import Packed
@@ -47,6 +45,11 @@ class FailedBatch:
     targets: Tensor
     logits: Tensor
     indices: Tensor
+
+    @property
+    def finite(self) -> bool:
+        """Whether all of inputs and logits are."""
+        return bool(torch.isfinite(self.inputs).all() and torch.isfinite(self.logits).all())
 
 
 @torch.no_grad()
@@ -78,7 +81,7 @@ def validation_batch(step: TrainStep, packed: Packed, batch: int) -> FailedBatch
     plain = dataclasses.replace(learner.recipe, augmentation=None)
     for begin in range(0, len(packed[0]), batch):
         part = tuple(tensor[begin : begin + batch] for tensor in packed)
-        if not math.isfinite(task.validate(learner.average, part, learner.recipe, batch, learner.layout).loss):
+        if not bool(torch.isfinite(task.measure(learner.average, part, learner.recipe, learner.layout)[:, 0]).all()):
             break
     images, target = task.prepare(plain, packed, step.generator)(part)
     logits = learner.average(images.contiguous(memory_format=learner.layout)).float()
@@ -89,19 +92,15 @@ def _on_cpu(*tensors: Tensor) -> FailedBatch:
     return FailedBatch(*(tensor.detach().cpu().contiguous() for tensor in tensors))
 
 
-def save_failed(out: Path, batch: FailedBatch, ids: Sequence[str], about: dict[str, Any]) -> Path:
-    """Write ``failed/`` in the run folder: batch.safetensors, batch.json, sheet.png.
+def save_failed(folder: Path, batch: FailedBatch, ids: Sequence[str], about: dict[str, Any]) -> None:
+    """Write batch.safetensors, batch.json and sheet.png.
 
     Args:
-        out: run folder.
+        folder: for them, new.
         batch: what the step saw.
         ids: of the slices of the part that the batch is from.
         about: what, where and when, as JSON.
-
-    Returns:
-        The folder.
     """
-    folder = out / FAILED
     chosen = [ids[int(index)] for index in batch.indices]
     tensors = {name: getattr(batch, name).contiguous() for name in ("inputs", "targets", "logits", "indices")}
     write_together({folder / "batch.safetensors": save(tensors), folder / "sheet.png": _sheet(batch, chosen)})
@@ -115,7 +114,6 @@ def save_failed(out: Path, batch: FailedBatch, ids: Sequence[str], about: dict[s
         for i, name in enumerate(chosen)
     ]
     write_json(folder / "batch.json", {"schema": "edgemamba.failed/1", **about, "slices": slices})
-    return folder
 
 
 def _facts(values: Tensor, name: str) -> dict[str, Any]:

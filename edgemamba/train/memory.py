@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import torch
 
 from edgemamba.errors import InputError
+from edgemamba.train.distributed import World
 from edgemamba.train.step import TrainStep
 
 _HOST = ("not enough memory", "can't allocate memory", "cannot allocate memory")
@@ -46,16 +47,18 @@ def sufficient_memory(step: TrainStep) -> Iterator[None]:
         reason = str(error).splitlines()[0] if str(error) else "memory error"
     else:
         return
-    batch, device = len(step.indices), step.packed[0].device
+    shares = step.learner.world.size
+    batch, device = len(step.indices) * shares, step.packed[0].device
     height, width = step.packed[0].shape[-2:]
     fitting = _measured(step) if device.type == "cuda" else None
     where = "the GPU" if device.type == "cuda" else "this machine"
-    if batch == 1 or fitting == 0:
+    if batch == shares or fitting == 0:
         raise InputError(
-            f"{where} has too little memory for a batch of one at {height}x{width} ({reason})",
+            f"{where} has too little memory for a batch of {batch} at {height}x{width} ({reason})",
             hint="a smaller --size or a smaller network",
         )
-    advice = max(1, batch // 2) if fitting is None else min(fitting, batch - 1)
+    mine = max(1, batch // shares // 2) if fitting is None else min(fitting, batch // shares - 1)
+    advice = mine * shares
     how = "half of it" if fitting is None else "measured with smaller batches"
     raise InputError(
         f"{where} has too little memory for {batch} {step.task.unit} of {height}x{width} a step ({reason})",
@@ -96,6 +99,8 @@ def fitting_batch(small: int, small_peak: float, large: int, large_peak: float, 
 
 def _measured(step: TrainStep) -> int | None:
     """The batch that fits, from steps of an eighth and a quarter; None where none of them can be measured."""
+    # The other processes take no part in the trial.
+    step.learner.world, step.learner.exchange = World(), None
     small = max(1, len(step.indices) // 8)
     while True:
         torch.cuda.empty_cache()

@@ -120,6 +120,7 @@ class RunFolder:
             "amp": config.amp,
             "compile": config.compile,
             "tensorboard": config.tensorboard,
+            "devices": config.devices,
             "threads_asked": config.threads,
             "repeatable": "bit by bit" if config.device == "cpu" else "statistically",
         }

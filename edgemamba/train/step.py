@@ -33,7 +33,7 @@ class TrainStep:
         learner: what is trained.
         task: augmentation, loss and score.
         packed: the samples, on the device.
-        batch: samples a step.
+        batch: samples a step, of this process.
         steps: steps an epoch.
         amp: bfloat16 autocast around the forward pass.
         teachers: soften the target; None leaves the mask.
@@ -86,6 +86,8 @@ class TrainStep:
         learner.optimizer.zero_grad(set_to_none=True)
         total, loss, logits = self._judge(images, learned)
         total.backward()
+        if learner.exchange is not None:
+            learner.exchange()
         norm = learner.clip_gradients()
         learner.halt_unless_finite(total.detach() + norm)
         learner.optimizer.step()
@@ -121,7 +123,9 @@ class TrainStep:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.generator)
         try:
-            with torch.cuda.graph(graph):
+            # NCCL has threads of its own, whose calls must not break the capture.
+            mode = "global" if self.learner.exchange is None else "thread_local"
+            with torch.cuda.graph(graph, capture_error_mode=mode):
                 self._step()
             self.graph = graph
         except torch.OutOfMemoryError:
@@ -153,6 +157,8 @@ class TrainStep:
         self.indices.copy_(indices)
         self.learner.lr.fill_(lr)
         self.learner.average_weight.fill_(average_weight)
+        if self.learner.exchange is not None:
+            self.learner.exchange.stop.fill_(float(self.learner.world.stop))
         if self.graph is not None:
             self.graph.replay()
         else:
@@ -167,5 +173,10 @@ class TrainStep:
         return self.norms[:count].cpu()
 
     def score(self) -> float | None:
-        """The task's score over this epoch's samples."""
-        return self.task.trained_score(self.counts.tolist())
+        """The task's score over this epoch's samples, of all processes; once an epoch."""
+        return self.task.trained_score(self.learner.world.add(self.counts).tolist())
+
+    def stopping(self) -> bool:
+        """Whether a process was asked to end by the last step; the same on all of them."""
+        exchange = self.learner.exchange
+        return exchange is not None and float(exchange.stopping) > 0

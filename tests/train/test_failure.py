@@ -207,8 +207,8 @@ def test_a_classifier_whose_own_random_numbers_lie_between_the_draws(tmp_path: P
     batch = training_batch(step, 3, ORDER[:2])
     assert torch.equal(batch.inputs, expected)
     assert batch.targets.shape == batch.logits.shape == (4, 3)
-    folder = save_failed(tmp_path, batch, [f"p{i}" for i in range(8)], {"what": "loss is nan"})
-    with Image.open(folder / "sheet.png") as sheet:
+    save_failed(tmp_path / "failed", batch, [f"p{i}" for i in range(8)], {"what": "loss is nan"})
+    with Image.open(tmp_path / "failed" / "sheet.png") as sheet:
         assert sheet.height < 200
 
 
@@ -228,7 +228,7 @@ def test_too_little_memory_names_a_batch(kind: str, tmp_path: Path, monkeypatch:
         train(tiny(tmp_path / "out", batch=12), QUIET)
     assert caught.value.hint.startswith("--batch 6 (half of it)")
     assert "allocate" in caught.value.message
-    with pytest.raises(InputError, match="too little memory for a batch of one at 32x32") as caught:
+    with pytest.raises(InputError, match="too little memory for a batch of 1 at 32x32") as caught:
         train(tiny(tmp_path / "one", batch=1), QUIET)
     assert "--size" in caught.value.hint and "--batch" not in caught.value.hint
 
