@@ -7,8 +7,10 @@ Who may import whom; a module imports only from its own row's left and from the 
     bundle < stages, evaluation < profiling       train       importing
     report                                        what profiling recorded, as a page; of profiling only
                                                   its records, stats and pictures
-    sources                                       trained weights with the record of their run
-    ssm < models, data, tasks                     the scan, networks, images with masks, what an output means
+    sources < foreign                             trained weights with the record of their run, networks of other
+                                                  projects from their files
+    ssm < models, data, compat, tasks             the scan, networks, images with masks, names of other projects,
+                                                  what an output means
     board                                         copied to boards: imports nothing of edgemamba
     records, presets, registry, accelerator, versions, files, console, errors
 

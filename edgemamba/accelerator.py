@@ -17,12 +17,12 @@ def resolve_device(name: str) -> Device:
         Unsupported: cuda without a CUDA device.
     """
     require("torch", "train")
-    import torch
-
     if name not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device is {name!r}; expected auto, cpu or cuda")
     if name == "cpu":
         return "cpu"
+    import torch
+
     if torch.cuda.is_available():
         return "cuda"
     if name == "cuda":

@@ -72,36 +72,35 @@ def _accelerator() -> Iterator[Check]:
 
     if torch.cuda.is_available():
         yield Check("CUDA", "ok", f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
-        version = package_version("mamba-ssm")
-        if version is None:
-            yield Check("mamba-ssm", "n.a.", "not installed; edgemamba's own scan is used")
-        else:
-            yield Check("mamba-ssm", "n.a.", f"{version}; training uses edgemamba's own scan, same numbers")
     else:
         yield Check("CUDA", "n.a.", f"no GPU for torch {torch.__version__}; training runs on the CPU")
 
 
 def _scan() -> Iterator[Check]:
+    """Every backend of the training scan that can run, the one that training takes first."""
     if importlib.util.find_spec("torch") is None:
         return
     import torch
 
-    from edgemamba.ssm.parity import gradient_error, scan_error
-    from edgemamba.ssm.two_pass import triton_lacks
+    from edgemamba.ssm.backends import BACKENDS, available, lacks, use_backend
+    from edgemamba.ssm.parity import gradient_error, scan_error, scan_seconds
 
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for device in devices:
-        error, gradient = scan_error(device), gradient_error(device)
-        status: Status = "ok" if max(error, gradient) <= 1e-5 else "FAIL"
-        observed = f"{error:.1e}, gradients {gradient:.1e} relative to the float64 reference (bar 1e-5)"
-        fix = ""
-        if device == "cuda":
-            lacks = triton_lacks(device)
-            observed += "; tensor operations" if lacks else "; Triton kernels"
-            if lacks:
-                fix = f"for Triton kernels, which are many times faster: {lacks}"
-                status = "warn" if status == "ok" else status
-        yield Check(f"selective scan on {device}", status, observed, fix)
+        for place, name in enumerate(available(device)):
+            with use_backend(name):
+                error, gradient, seconds = scan_error(device), gradient_error(device), scan_seconds(device)
+            good = max(error, gradient) <= 1e-5
+            taken = "taken" if place == 0 else "not taken"
+            errors = f"{error:.1e}, gradients {gradient:.1e} relative to float64 (bar 1e-5)"
+            observed = f"{taken}; {errors}; {1e3 * seconds:.1f} ms"
+            yield Check(f"scan on {device}: {name}", "ok" if good else "FAIL", observed)
+        for name in BACKENDS:
+            missing = lacks(name, device)
+            if device == "cuda" and missing is not None:
+                status: Status = "warn" if name == "triton" else "n.a."
+                fix = f"many times faster than tensor operations with {missing}" if name == "triton" else ""
+                yield Check(f"scan on {device}: {name}", status, f"lacks {missing}", fix)
 
 
 def _probe(name: str, action: Callable[[], str]) -> Check:

@@ -21,7 +21,12 @@ _TEMPORARY = re.compile(r"^\.(.+)\.(?:tmp|new|old)-[0-9]+$")
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
+    """Around writing at ``path``.
+
+    Raises:
+        InputError: the disk is full or the place cannot be written.
+    """
     try:
         yield
     except OSError as error:
@@ -81,7 +86,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     written: list[tuple[Path, Path]] = []
     with contextlib.ExitStack() as stack:
         for path, data in contents.items():
-            stack.enter_context(_disk_errors(path))
+            stack.enter_context(disk_errors(path))
             stack.enter_context(_parents(path))
             temporary = temporary_name(path)
             stack.callback(temporary.unlink, missing_ok=True)
@@ -144,7 +149,7 @@ def refuse_unwritable(folder: Path) -> None:
         InputError: they cannot.
     """
     trial = temporary_name(folder / "trial")
-    with contextlib.suppress(_Undone), _disk_errors(folder), _parents(trial):
+    with contextlib.suppress(_Undone), disk_errors(folder), _parents(trial):
         try:
             trial.write_bytes(b"trial")
         finally:
@@ -170,7 +175,7 @@ def new_folder(path: Path, *, force: bool = False, marker: str | None = None) ->
     """
     refuse_taken(path, force=force, marker=marker)
     temporary = temporary_name(path)
-    with _disk_errors(path), _parents(path):
+    with disk_errors(path), _parents(path):
         temporary.mkdir()
         try:
             yield temporary

@@ -214,6 +214,21 @@ MODELS: dict[str, ModelInfo] = {
             "segmentation",
             "UltraLBM-UNet, half as wide",
         ),
+        ModelInfo(
+            "edge-unet",
+            "edgemamba.models.edge_unet:EdgeUNet",
+            {
+                "channels": [16, 24, 32, 64],
+                "local": [2, 2, 1, 0],
+                "local_up": [2, 1, 1],
+                "scans": [0, 0, 0, 2],
+                "kernels": [5, 5, 7, 5],
+            },
+            49_083,
+            16,
+            "segmentation",
+            "edgemamba's own: local blocks, scans in four directions",
+        ),
         _vim("vim", {"d_model": 168, "depth": 8}, 1_806_436, "Vision Mamba, bidirectional, with a class token"),
         _vim("vim-2d", {"d_model": 168, "depth": 8}, 1_806_100, "Vision Mamba with 2-D convolutions, bidirectional"),
         _vim(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgemamba.errors import InputError, UsageError, did_you_mean, require
-from edgemamba.files import sha256_file
+from edgemamba.files import sha256_file, sha256_json
 from edgemamba.presets import data_root
 from edgemamba.records import DataRef, ImportRecord, RunRecord, load_record
 from edgemamba.registry import ModelInfo, model_info
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 
 RECORD = "run.json"
+# What of a run's environment goes into documents that leave the machine.
+_HARDWARE = ("device", "gpu", "cpu", "scan", "amp", "compile", "packages", "world_size", "backend")
 IMPORT_RECORD = "import.json"
 IMPORTED = "weights/imported.safetensors"
 
@@ -72,6 +74,11 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def labels(self) -> list[str]:
         """Names of a classifier's classes, in their order."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What the stages' cache knows the network with its weights by."""
+        return self.weights_sha256
 
     @abc.abstractmethod
     def document(self) -> dict[str, Any]:
@@ -135,6 +142,11 @@ class TrainedSource(Source):
         kept = ("edgemamba", "commit", "recipe", "init", "epochs", "epochs_done", "batch", "seed", "started")
         best = {"best_epoch", "best_val_dice_pooled", "best_val_top1"}
         run = self.run.model_dump(mode="json", include={*kept, "train_seconds", *best})
+        environment = self.run.environment
+        run["environment"] = {key: environment[key] for key in _HARDWARE if key in environment}
+        if "teachers" in environment:
+            told = [{key: one[key] for key in ("model", "weights_sha256")} for one in environment["teachers"]]
+            run["teachers"] = told
         return {"name": self.name, "weights_sha256": self.weights_sha256, "run": run}
 
     def build(self) -> Network:
@@ -147,6 +159,63 @@ class TrainedSource(Source):
         from edgemamba.models.weights import build_trained
 
         return build_trained(self.model, self.weights, len(self.labels) or None)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleSource(Source):
+    """Another project's network: one image-like input, one output of any static shape, no data that is known.
+
+    Attributes:
+        channels: C of its input 1xCxHxW.
+        factory: makes the network with its weights.
+        images: a user's own images, or .npy files of float32 (C, H, W), that verify and calibrate; None takes
+            generated pictures to verify, and cannot calibrate.
+        provenance: where it is from, for the manifest: no path, no host.
+    """
+
+    name: str
+    info: ModelInfo
+    weights_sha256: str
+    size: tuple[int, int]
+    channels: int
+    factory: Callable[[], nn.Module]
+    images: Path | None
+    provenance: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Weights and code: the same weights do something else in another version of the file."""
+        return sha256_json([self.weights_sha256, self.provenance])
+
+    @property
+    def data(self) -> DataRef | None:
+        """Not known."""
+        return None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Nothing was measured."""
+        return {}
+
+    @property
+    def labels(self) -> list[str]:
+        """None: the meaning of the output is not known."""
+        return []
+
+    def document(self) -> dict[str, Any]:
+        """Name, hash of the weights, and the provenance."""
+        return {"name": self.name, "weights_sha256": self.weights_sha256, **self.provenance}
+
+    def build(self) -> nn.Module:
+        """The network with its weights: float32, evaluation mode, on the CPU."""
+        return self.factory().cpu().float().eval()
+
+    def reference(self) -> Predictor:
+        """Images (n, C, h, w) to the outputs, stacked; the network sees one image at a time."""
+        import numpy as np
+
+        predict = super().reference()
+        return lambda images: np.stack([predict(images[index : index + 1]) for index in range(len(images))])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,58 +269,6 @@ class ImportedSource(Source):
         from edgemamba.models.weights import build_trained
 
         return build_trained(self.model, self.weights)
-
-
-@dataclasses.dataclass(frozen=True)
-class ModuleSource(Source):
-    """Another project's network: one image-like input, one output of any static shape, no data that is known.
-
-    Attributes:
-        channels: C of its input 1xCxHxW.
-        factory: makes the network with its weights.
-        images: a user's own images, or .npy files of float32 (C, H, W), that verify and calibrate; None takes
-            generated pictures to verify, and cannot calibrate.
-        provenance: where it is from, for the manifest: no path, no host.
-    """
-
-    name: str
-    info: ModelInfo
-    weights_sha256: str
-    size: tuple[int, int]
-    channels: int
-    factory: Callable[[], nn.Module]
-    images: Path | None
-    provenance: dict[str, Any]
-
-    @property
-    def data(self) -> DataRef | None:
-        """Not known."""
-        return None
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Nothing was measured."""
-        return {}
-
-    @property
-    def labels(self) -> list[str]:
-        """None: the meaning of the output is not known."""
-        return []
-
-    def document(self) -> dict[str, Any]:
-        """Name, hash of the weights, and the provenance."""
-        return {"name": self.name, "weights_sha256": self.weights_sha256, **self.provenance}
-
-    def build(self) -> nn.Module:
-        """The network with its weights: float32, evaluation mode, on the CPU."""
-        return self.factory().cpu().float().eval()
-
-    def reference(self) -> Predictor:
-        """Images (n, C, h, w) to the outputs, stacked; the network sees one image at a time."""
-        import numpy as np
-
-        predict = super().reference()
-        return lambda images: np.stack([predict(images[index : index + 1]) for index in range(len(images))])
 
 
 def packaged_weights() -> dict[str, Path]:

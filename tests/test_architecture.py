@@ -27,6 +27,7 @@ ALLOWED = {
     "data": BASE | {"board"},
     "tasks": BASE | {"board"},
     "models": BASE | {"ssm"},
+    "compat": BASE | {"ssm"},
     "sources": MIDDLE,
     "importing": MIDDLE | {"sources"},
     "train": MIDDLE | {"sources"},
@@ -37,7 +38,9 @@ ALLOWED = {
     "profiling": MIDDLE | {"sources", "bundle", "evaluation", "report"},
     "doctor": MIDDLE,
     "demo": MIDDLE | {"sources", "train", "stages", "profiling"},
-    "cli": MIDDLE | {"sources", "importing", "train", "bundle", "stages", "evaluation", "profiling", "doctor", "demo"},
+    "foreign": MIDDLE | {"compat", "sources"},
+    "cli": MIDDLE
+    | {"foreign", "sources", "importing", "train", "bundle", "stages", "evaluation", "profiling", "doctor", "demo"},
     "__main__": {"cli"},
 }
 # The report draws what was recorded; it does not measure.

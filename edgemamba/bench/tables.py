@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgemamba.bench import results
 from edgemamba.errors import InputError
 from edgemamba.files import read_json, write_text
 from edgemamba.registry import MODELS
@@ -44,6 +45,8 @@ def _accuracy(reports: Path) -> str:
     rows = []
     for path in sorted((reports / "evaluation").glob("*.json")):
         found = read_json(path)
+        if found["split"] == "folds":
+            continue
         protocols = found["protocols"]
         cells = [
             _dice(protocols[name]) if "dice" in protocols[name] else "-"
@@ -64,6 +67,11 @@ def _accuracy(reports: Path) -> str:
     header = ["model", "split", "slices of patients", "paper's protocol", "pooled", "slices with tumour"]
     header += ["per volume, mean", "false alarms on empty slices", "missed lesions", "record"]
     return _markdown(header, rows)
+
+
+def _results(reports: Path) -> str:
+    folder = reports / "evaluation"
+    return _markdown(results.HEADER, results.rows(results.load(folder), Path("profiles/reports/evaluation")))
 
 
 def _profiles(reports: Path) -> str:
@@ -133,7 +141,14 @@ def _quantizers(reports: Path) -> str:
     return _markdown(header, rows)
 
 
-TABLES = {"models": _models, "accuracy": _accuracy, "profiles": _profiles, "bench": _bench, "quantizers": _quantizers}
+TABLES = {
+    "models": _models,
+    "accuracy": _accuracy,
+    "results": _results,
+    "profiles": _profiles,
+    "bench": _bench,
+    "quantizers": _quantizers,
+}
 
 
 def fill(text: str, reports: Path) -> str:

@@ -12,15 +12,22 @@ from edgemamba.cli.options import DATA, DATA_ROOT, GROUP, JSON, QUIET, SEED, THR
 
 def evaluate(
     context: typer.Context,
-    subject: str = typer.Argument(help="A run folder, a Bundle folder, or the name of packaged weights."),
+    subjects: list[str] = typer.Argument(
+        help="A run folder, a Bundle folder or packaged weights; or the runs of all folds of a cross-validation."
+    ),
     data: str | None = DATA,
     data_root: Path | None = DATA_ROOT,
     group: str | None = GROUP,
     split: str | None = typer.Option(
-        None, "--split", help="image, patient or fold:K. Default: the run's.", show_default=False
+        None, "--split", help="image, patient, official or fold:K. Default: the run's.", show_default=False
     ),
     part: str = typer.Option("test", "--part", help="test, val or train."),
     threshold: float = typer.Option(0.5, "--threshold", help="Probability from which a pixel is lesion."),
+    flips: bool = typer.Option(False, "--flips", help="Average over the image and its three mirror images."),
+    neighbours: float = typer.Option(0.0, "--neighbours", help="Weight of each neighbouring slice's probability."),
+    components: float = typer.Option(
+        0.0, "--components", help="Remove components smaller than this share of a volume's largest."
+    ),
     ssm: bool = typer.Option(False, "--ssm", help="Also score the net with its recurrence switched off."),
     runtime: str = typer.Option("auto", "--runtime", help="For a Bundle: auto, onnxruntime, litert or tensorrt."),
     device: str = typer.Option("auto", "--device", help="For a run: auto, cpu or cuda."),
@@ -42,12 +49,14 @@ def evaluate(
     edgemamba evaluate runs/mine
     edgemamba evaluate bundles/ul-vm-unet-cpu-int8 --json
     edgemamba evaluate runs/mine --data lgg --data-root lgg --split image --ssm --out scores
+    edgemamba evaluate runs/fold0 runs/fold1 runs/fold2 runs/fold3 runs/fold4 --flips --components 0.2
     """
     from edgemamba.cli import output
     from edgemamba.cli.options import data_source, given
     from edgemamba.console import Console
     from edgemamba.errors import UsageError
-    from edgemamba.evaluation.command import EvaluateOptions, evaluate_subject
+    from edgemamba.evaluation.command import EvaluateOptions, evaluate_folds, evaluate_subject
+    from edgemamba.evaluation.volumes import Postprocessing
 
     console = Console(quiet=quiet or as_json)
     if data is None and group is not None:
@@ -55,7 +64,8 @@ def evaluate(
             "--group needs --data folder or classes", hint="the subject's own data is grouped as its run did"
         )
     chosen = None if data is None else data_source(data, data_root, group)
-    wrong = ("device", "ssm") if (Path(subject) / "manifest.json").is_file() else ("runtime",)
+    bundle = any((Path(subject) / "manifest.json").is_file() for subject in subjects)
+    wrong = ("device", "ssm") if bundle else ("runtime",)
     idle = [flag for flag in given(context) if flag.removeprefix("--") in wrong]
     if idle:
         kind = "a run: a Bundle has" if len(wrong) == 2 else "a Bundle: a run has"
@@ -72,8 +82,12 @@ def evaluate(
         threads=threads,
         seed=seed,
         out=out,
+        processing=Postprocessing(flips, neighbours, components),
     )
-    document = evaluate_subject(subject, options, console)
+    if len(subjects) > 1:
+        document = evaluate_folds(subjects, options, console)
+    else:
+        document = evaluate_subject(subjects[0], options, console)
     if as_json:
         output.document(document)
         return
@@ -95,8 +109,9 @@ def _show_classes(document: dict[str, Any]) -> None:
         ]
     )
     print()
-    rows = [[name, *_share(document[name])] for name in ("top1", "top5")]
-    output.table(["right among the best", "share", "95 % interval"], rows)
+    names = {"top1": "top-1", "top5": "top-5", "balanced": "top-1, mean over classes"}
+    rows = [[label, *_share(document[name])] for name, label in names.items()]
+    output.table(["right", "share", "95 % interval"], rows)
     print()
     worst = [[row["label"], f"{row['top1']:.4f}", str(row["images"])] for row in document["per_class"][:5]]
     output.table(["least accurate classes", "top-1", "images"], worst)

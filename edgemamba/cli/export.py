@@ -7,18 +7,38 @@ from typing import Any, cast
 
 import typer
 
-from edgemamba.cli.options import DATA_ROOT, FORCE, JSON, QUIET, SEED
+from edgemamba.cli.options import DATA_ROOT, FORCE, JSON, QUIET, SEED, given
 
 
 def export(
+    context: typer.Context,
     run: str | None = typer.Argument(None, help="A run folder. Default: the newest run.", show_default=False),
     target: str = typer.Option(..., "--target", help="A name or kind from: edgemamba list targets."),
     precision: str = typer.Option("fp32", "--precision", help="fp32, fp16 or int8."),
     weights: str | None = typer.Option(
         None,
         "--weights",
-        help="Packaged weights in place of a run: edgemamba list weights.",
+        help="Packaged weights in place of a run: edgemamba list weights. With --module: its .safetensors.",
         show_default=False,
+    ),
+    module: str | None = typer.Option(
+        None, "--module", help="A network of another project: path/to/file.py:Class.", show_default=False
+    ),
+    kwargs: str | None = typer.Option(
+        None,
+        "--kwargs",
+        help='Arguments of Class as JSON; "@torch.nn.LayerNorm" is that object.',
+        show_default=False,
+    ),
+    shape: str | None = typer.Option(None, "--input", help="Input of Class, such as 1x3x224x224.", show_default=False),
+    output_name: str | None = typer.Option(
+        None,
+        "--output",
+        help="Which tensor Class returns: its position or key. Default: the first.",
+        show_default=False,
+    ),
+    images: Path | None = typer.Option(
+        None, "--images", help="Folder of images that verify and calibrate Class.", show_default=False
     ),
     artifact_format: str | None = typer.Option(
         None, "--format", help="onnx or tflite. Default: the target's.", show_default=False
@@ -48,6 +68,7 @@ def export(
     edgemamba export --target jetson
     edgemamba export runs/mine --target raspberry-pi-5 --precision int8 --out pi
     edgemamba export --weights lgg --target cpu
+    edgemamba export --module vmamba.py:VSSM --kwargs '{"num_classes": 10}' --input 1x3x224x224 --target cpu
     """
     import shlex
 
@@ -55,16 +76,27 @@ def export(
     from edgemamba.console import Console
     from edgemamba.errors import UsageError
     from edgemamba.files import read_json
+    from edgemamba.foreign.source import open_module, parse
     from edgemamba.presets import find_target
-    from edgemamba.sources import open_source
+    from edgemamba.sources import Source, open_source
     from edgemamba.stages import pipeline
     from edgemamba.stages.plan import DEFAULT_QUANTIZER, Options
 
-    if run is not None and weights is not None:
-        raise UsageError("a run and --weights exclude each other", hint="give one of them")
     console = Console(quiet=quiet or as_json)
     chosen = find_target(target)
-    source = open_source(weights or run)
+    source: Source
+    if module is not None:
+        if run is not None:
+            raise UsageError("a run and --module exclude each other", hint="give one of them")
+        source, notes = open_module(parse(module, kwargs, weights, shape, output_name, images, seed))
+        for note in notes:
+            console.warn(note)
+    else:
+        if own := set(given(context)) & {"--kwargs", "--input", "--output", "--images"}:
+            raise UsageError(f"{', '.join(sorted(own))} needs --module", hint="--module path/to/file.py:Class")
+        if run is not None and weights is not None:
+            raise UsageError("a run and --weights exclude each other", hint="give one of them")
+        source = open_source(weights or run)
     options = Options(
         format=cast(Any, artifact_format),
         quantizer=cast(Any, quantizer or DEFAULT_QUANTIZER),

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from edgemamba import __version__
 from edgemamba.cli import (
+    convert_weights,
     demo,
     doctor,
     evaluate,
@@ -75,6 +76,7 @@ app.command("profile")(profile.profile)
 app.command("predict")(predict.predict)
 app.command("inspect")(inspect.inspect)
 app.command("list")(listing.listing)
+app.command("convert-weights")(convert_weights.convert_weights)
 app.command("import-weights")(import_weights.import_weights)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
 from edgemamba.cli.options import DATA, DATA_ROOT, FORCE, GROUP, JSON, QUIET, SEED, THREADS
+
+if TYPE_CHECKING:
+    from edgemamba.records import RunRecord
 
 
 def train(
@@ -60,6 +63,15 @@ def train(
     fuse: bool = typer.Option(
         False, "--compile", help="Fuse the step by torch.compile on CUDA: pays off in long runs of small nets."
     ),
+    tensorboard: bool = typer.Option(
+        False, "--tensorboard", help="Also write a TensorBoard event file into the run folder."
+    ),
+    devices: int | None = typer.Option(
+        None,
+        "--devices",
+        help="Share every batch between so many GPUs (on the CPU: processes). Default: one, or as torchrun starts.",
+        show_default=False,
+    ),
     threads: int = THREADS,
     out: Path | None = typer.Option(
         None, "--out", help="Run folder. Default: runs/<time>-<model>.", show_default=False
@@ -75,33 +87,33 @@ def train(
     edgemamba train
     edgemamba train --model vim-2d --data cifar100 --data-root DIR --device cuda
     edgemamba train --data lgg --data-root lgg/kaggle_3m --split image --epochs 100 --device cuda
+    edgemamba train --data lgg --data-root lgg/kaggle_3m --devices 2
     edgemamba train --resume --out runs/mine
     """
     import shlex
+    import sys
 
-    from edgemamba.cli import output
     from edgemamba.cli.options import data_source, given
     from edgemamba.console import Console
     from edgemamba.errors import UsageError, require
     from edgemamba.registry import model_info
     from edgemamba.sources import weights_file
     from edgemamba.train import TrainConfig, resume_config
+    from edgemamba.train.launch import launch, own_command, place
 
     require("torch", "train")
-    from edgemamba.train import train as run_training
-
-    console = Console(quiet=quiet or as_json)
+    here = place()
+    console = Console(quiet=quiet or as_json or (here is not None and here.rank > 0))
     if resume:
-        idle = given(context, "resume", "out", "quiet", "as_json")
+        idle = given(context, "resume", "out", "devices", "quiet", "as_json")
         if idle:
             raise UsageError(
                 f"--resume goes on with the run's own settings and takes no {', '.join(idle)}",
                 hint=f"drop {'it' if len(idle) == 1 else 'them'}, or train anew into another --out",
             )
-        config = resume_config(out)
+        config = resume_config(out, devices)
     else:
         name, root, options = data_source(data, data_root, group, model_info(model).task)
-        console.line(f"data: {name}" + (f" from {root}" if root else " (built in, seeded)"))
         config = TrainConfig.resolve(
             model=model,
             data=name,
@@ -120,18 +132,33 @@ def train(
             teachers=teacher or (),
             checkpoint=cast(Any, checkpoint),
             compile=fuse,
+            tensorboard=tensorboard,
+            devices=devices,
             threads=threads,
             out=out,
             force=force,
         )
+    if config.devices > 1 and here is None:
+        raise typer.Exit(launch(own_command(sys.argv[1:], config.out), config.devices))
+    from edgemamba.train import train as run_training
+
     record = run_training(config, console)
+    if here is not None and here.rank:
+        return
+    _tell(record, config.out, as_json)
+    named = "" if out is None else f"{shlex.quote(str(out))} "
+    console.next(f"edgemamba export {named}--target jetson")
+
+
+def _tell(record: RunRecord, out: Path, as_json: bool) -> None:
+    """The run's result on stdout."""
+    from edgemamba.cli import output
+
     if as_json:
-        output.document({"out": str(config.out), **record.model_dump(mode="json", by_alias=True)})
+        output.document({"out": str(out), **record.model_dump(mode="json", by_alias=True)})
     else:
         top1 = record.best_val_top1
         score = "Dice (pooled)" if top1 is None else "top-1"
         found = f"{record.best_val_dice_pooled or top1 or 0:.4f} at epoch {record.best_epoch}"
         seconds = f"{record.train_seconds:.0f}"
-        output.pairs([("run", str(config.out)), (f"validation {score}", found), ("seconds", seconds)])
-    named = "" if out is None else f"{shlex.quote(str(out))} "
-    console.next(f"edgemamba export {named}--target jetson")
+        output.pairs([("run", str(out)), (f"validation {score}", found), ("seconds", seconds)])

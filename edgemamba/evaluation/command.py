@@ -6,22 +6,34 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from edgemamba.accelerator import resolve_device
 from edgemamba.bundle.check import MANIFEST
 from edgemamba.console import Console
-from edgemamba.data import DATASETS, Dataset, Split, open_dataset, open_ref, split_dataset
+from edgemamba.data import (
+    DATASETS,
+    Dataset,
+    Split,
+    default_split,
+    open_dataset,
+    open_ref,
+    refuse_other_task,
+    split_dataset,
+)
 from edgemamba.data.catalogue import ENVIRONMENT
 from edgemamba.errors import InputError, Unsupported, UsageError, did_you_mean, require
+from edgemamba.evaluation.class_pictures import mistake_pictures
 from edgemamba.evaluation.classes import classify
 from edgemamba.evaluation.contribution import ssm_contribution
 from edgemamba.evaluation.evaluate import Evaluation, Predict
 from edgemamba.evaluation.evaluate import evaluate as score
 from edgemamba.evaluation.pictures import case_pictures, write_pictures
 from edgemamba.evaluation.predictors import bundle_predictor
-from edgemamba.files import new_folder, refuse_taken, refuse_unwritable, write_json, write_text
+from edgemamba.evaluation.volumes import Postprocessing, evaluate_volumes
+from edgemamba.files import new_folder, refuse_taken, refuse_unwritable, sha256_bytes, write_json, write_text
 from edgemamba.records import DataRef
+from edgemamba.registry import Task
 from edgemamba.sources import open_source
 
 PARTS = ("test", "val", "train")
@@ -45,6 +57,7 @@ class EvaluateOptions:
         threads: CPU threads; 0 leaves torch's choice and gives a Bundle one.
         seed: of the bootstrap.
         out: folder of the results; None writes nothing.
+        processing: of whole volumes.
     """
 
     data: tuple[str, Path | None, dict[str, Any]] | None = None
@@ -58,6 +71,7 @@ class EvaluateOptions:
     threads: int = 0
     seed: int = 0
     out: Path | None = None
+    processing: Postprocessing = dataclasses.field(default_factory=Postprocessing)
 
     def __post_init__(self) -> None:
         if self.part not in PARTS:
@@ -72,7 +86,7 @@ class _Subject:
     size: tuple[int, int]
     data: DataRef | None
     about: dict[str, Any]
-    task: str
+    task: Task
     labels: tuple[str, ...]
     model: Any = None
 
@@ -101,7 +115,7 @@ def evaluate_subject(subject: str, options: EvaluateOptions, console: Console) -
     indices = getattr(split, options.part)
     if opened.task == "classification":
         return _classes(opened, options, dataset, indices, split.spec, console)
-    found = score(opened.predict, dataset, indices, opened.size, console, options.threshold, split=split.spec)
+    found = _masks(opened, options, dataset, indices, split, console)
     document = {**found.document(seed=options.seed), "part": options.part, "subject": opened.about}
     if options.ssm:
         if opened.model is None:
@@ -122,6 +136,77 @@ def evaluate_subject(subject: str, options: EvaluateOptions, console: Console) -
     return document
 
 
+def evaluate_folds(subjects: Sequence[str], options: EvaluateOptions, console: Console) -> dict[str, Any]:
+    """Score the runs of a cross-validation together: every patient by the run that has not seen it.
+
+    Returns:
+        the evaluation's document over all runs' test parts, with ``subjects`` and each fold's mean a volume.
+
+    Raises:
+        UsageError: an option that does not fit several runs.
+        InputError: the runs are no folds of one data set and model, or two of one fold.
+    """
+    if options.ssm or options.part != "test":
+        raise UsageError("several runs are scored on their test parts, without --ssm", hint="leave them out")
+    parts: list[Evaluation] = []
+    about: list[dict[str, Any]] = []
+    kinds = set()
+    for subject in subjects:
+        opened = _open(subject, options, console)
+        if opened.data is None or not opened.data.split.startswith("fold:") or opened.task != "segmentation":
+            raise InputError(
+                f"{subject} is no fold of a cross-validation", hint="train with --split fold:0 to --split fold:4"
+            )
+        dataset, split = _data(opened, options)
+        parts.append(_masks(opened, options, dataset, split.test, split, console))
+        about.append(opened.about)
+        kinds.add((opened.about["model"], opened.data.fingerprint, opened.size))
+    if len(kinds) > 1:
+        raise InputError("the runs differ in model, data or size", hint="give the folds of one cross-validation")
+    folds = [part.split for part in parts]
+    if len(set(folds)) < len(folds):
+        raise InputError(f"two runs are of one fold: {', '.join(sorted(folds))}", hint="give one run for each fold")
+    whole = dataclasses.replace(parts[0], split="folds", slices=tuple(one for part in parts for one in part.slices))
+    document = whole.document(seed=options.seed)
+    document["folds"] = {part.split: part.value("volume") for part in parts}
+    document["per_patient"] = [{**row, "patient": _pseudonym(row["patient"])} for row in whole.per_patient()]
+    if options.out is not None:
+        with new_folder(options.out) as folder:
+            write_json(folder / "evaluation.json", {**document, "subjects": about})
+            write_text(folder / "per_slice.csv", whole.per_slice_csv())
+    return {**document, "subjects": about}
+
+
+def _pseudonym(patient: str) -> str:
+    return sha256_bytes(patient.encode())[:12]
+
+
+def _masks(
+    opened: _Subject,
+    options: EvaluateOptions,
+    dataset: Dataset,
+    indices: Sequence[int],
+    split: Split,
+    console: Console,
+) -> Evaluation:
+    if options.processing.idle:
+        return score(opened.predict, dataset, indices, opened.size, console, options.threshold, split=split.spec)
+    if split.spec == "image" and (options.processing.neighbours or options.processing.component_share):
+        raise UsageError(
+            "the image split holds single slices, not volumes", hint="leave out --neighbours, --components"
+        )
+    return evaluate_volumes(
+        opened.predict,
+        dataset,
+        indices,
+        opened.size,
+        console,
+        options.threshold,
+        options.processing,
+        split=split.spec,
+    )
+
+
 def _classes(
     opened: _Subject,
     options: EvaluateOptions,
@@ -131,14 +216,18 @@ def _classes(
     console: Console,
 ) -> dict[str, Any]:
     """The evaluation of a classifier."""
-    if options.ssm:
-        raise UsageError("--ssm compares masks: it is for networks that segment", hint="leave it out")
+    if options.ssm or options.threshold != EvaluateOptions.threshold or not options.processing.idle:
+        raise UsageError(
+            "--ssm, --threshold, --flips, --neighbours and --components are for networks that segment",
+            hint="leave them out",
+        )
     answers, _ = classify([opened.predict], dataset, indices, opened.size, console, labels=opened.labels, split=split)
-    document = {**answers[0].document(), "part": options.part, "subject": opened.about}
+    document = {**answers[0].document(seed=options.seed), "part": options.part, "subject": opened.about}
     if options.out is not None:
         with new_folder(options.out) as folder:
             write_json(folder / "evaluation.json", document)
             write_text(folder / "per_image.csv", answers[0].per_image_csv())
+            write_pictures(mistake_pictures(dataset, answers[0]), folder / "pictures")
     return document
 
 
@@ -156,7 +245,9 @@ def _open(subject: str, options: EvaluateOptions, console: Console) -> _Subject:
             "precision": manifest.precision,
             "runtime": f"{predictor.runtime} {predictor.version}",
         }
-        return _Subject(predictor, predictor.size, manifest.data, about, manifest.task, tuple(manifest.labels))
+        return _Subject(
+            predictor, predictor.size, manifest.data, about, cast(Task, manifest.task), tuple(manifest.labels)
+        )
     source = open_source(subject)
     require("torch", "train")
     import torch
@@ -182,9 +273,11 @@ def _data(opened: _Subject, options: EvaluateOptions) -> tuple[Dataset, Split]:
     """The data asked for, else the subject's own."""
     if options.data is not None:
         name, root, settings = options.data
+        refuse_other_task(name, opened.task, str(opened.about["model"]))
         dataset = open_dataset(name, root, **settings)
-        own = opened.data.split if opened.data is not None else "patient"
-        return dataset, split_dataset(dataset, options.split or own)
+        own, usual = opened.data.split if opened.data is not None else "patient", default_split(name, root)
+        # Parts of its own are a matter of the data, other splits one of the run.
+        return dataset, split_dataset(dataset, options.split or (usual if "official" in (own, usual) else own))
     if opened.data is None:
         raise InputError(
             f"{opened.about['name']} does not say which data it was trained on",

@@ -86,6 +86,7 @@ class Evaluation:
         size: network input height and width, pixels.
         threshold: probability from which a pixel counts as lesion.
         slices: in the order in which they were scored.
+        postprocessing: what was done to whole volumes; None: nothing.
     """
 
     dataset: str
@@ -93,6 +94,7 @@ class Evaluation:
     size: tuple[int, int]
     threshold: float
     slices: tuple[SliceScore, ...]
+    postprocessing: dict[str, Any] | None = None
 
     @functools.cached_property
     def scores(self) -> Scores:
@@ -176,6 +178,7 @@ class Evaluation:
             "split_note": _LEAKY if self.split == "image" else "",
             "size": list(self.size),
             "threshold": self.threshold,
+            **({} if self.postprocessing is None else {"postprocessing": self.postprocessing}),
             "slices": len(scores),
             "patients": len(set(scores.patients)),
             "interval": {

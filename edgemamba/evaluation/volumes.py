@@ -7,10 +7,27 @@ None of it is in the exported network: it is what a program around it can do wit
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgemamba.board.images import to_mask
+from edgemamba.console import Console
+from edgemamba.errors import InputError, UsageError
+from edgemamba.evaluation.evaluate import (
+    Evaluation,
+    SliceScore,
+    probabilities,
+    read_batches,
+    refuse_nothing,
+    score_slice,
+)
+
+if TYPE_CHECKING:
+    from edgemamba.data.base import Dataset
 
 Floats = NDArray[np.float32]
 Predict = Callable[[Floats], Floats]
@@ -24,19 +41,73 @@ class Postprocessing:
     Attributes:
         flips: average the network's answers to the image and its three mirror images.
         neighbours: weight of each neighbouring slice's probability; the slice itself has the rest.
-        threshold: a probability of at least this is lesion.
         component_share: components smaller than this share of the volume's largest are removed.
+
+    Raises:
+        UsageError: a number out of range.
     """
 
     flips: bool = False
     neighbours: float = 0.0
-    threshold: float = 0.5
     component_share: float = 0.0
 
-    def mask(self, probability: Floats) -> Mask:
-        """Mask (slices, h, w) of probabilities (slices, h, w), slices in their order."""
-        found = smooth(probability, self.neighbours) >= self.threshold
+    def __post_init__(self) -> None:
+        if not 0 <= self.neighbours <= 0.5:
+            raise UsageError(f"--neighbours is {self.neighbours}; it is from 0 to 0.5")
+        if not 0 <= self.component_share <= 1:
+            raise UsageError(f"--components is {self.component_share}; it is from 0 to 1")
+
+    @property
+    def idle(self) -> bool:
+        """Whether it changes nothing."""
+        return self == Postprocessing()
+
+    def masks(self, probability: Floats, threshold: float, size: tuple[int, int]) -> Mask:
+        """Masks (slices, h, w) at ``size`` of probabilities (slices, h', w'), slices in their order."""
+        smoothed = smooth(probability, self.neighbours)
+        found = np.stack([to_mask(one, threshold, size) for one in smoothed]) > 0
         return remove_small(found, self.component_share) if self.component_share > 0 else found
+
+
+def evaluate_volumes(
+    predict: Predict,
+    dataset: Dataset,
+    indices: Sequence[int],
+    size: tuple[int, int],
+    console: Console,
+    threshold: float,
+    processing: Postprocessing,
+    *,
+    split: str,
+) -> Evaluation:
+    """``evaluate.evaluate`` with ``processing`` of every patient's volume.
+
+    Raises:
+        InputError: as there; or a patient's slices differ in size.
+        VerificationError: the predictor gives NaN or infinity.
+    """
+    refuse_nothing(indices, split)
+    slices: list[SliceScore] = []
+    if processing.flips:
+        predict = flip_averaged(predict)
+    ordered = sorted(indices, key=lambda index: (dataset.samples[index].patient, dataset.samples[index].number))
+    with console.bar("evaluate", len(indices)) as bar:
+        for patient, group in itertools.groupby(ordered, lambda index: dataset.samples[index].patient):
+            chosen, found = list(group), []
+            truths: list[NDArray[np.uint8]] = []
+            for batch in read_batches(dataset, chosen, size):
+                found.append(probabilities(predict, batch, dataset))
+                truths += batch.truths
+                bar.advance(len(batch.indices))
+            if len({truth.shape for truth in truths}) > 1:
+                raise InputError(
+                    f"the slices of {patient} differ in size, so they are no volume",
+                    hint="leave out --neighbours and --components",
+                )
+            masks = processing.masks(np.concatenate(found), threshold, truths[0].shape)
+            for index, mask, truth in zip(chosen, masks.astype(np.uint8), truths, strict=True):
+                slices.append(score_slice(dataset, index, mask, truth))
+    return Evaluation(dataset.label, split, size, threshold, tuple(slices), dataclasses.asdict(processing))
 
 
 def flip_averaged(predict: Predict) -> Predict:

@@ -1,6 +1,6 @@
 """Selective scan and Mamba block."""
 
-from edgemamba.ssm.forms import EXPORT_FORMS, FORMS, Form, FormModule, set_form, use_form
+from edgemamba.ssm.forms import EXPORT_FORMS, FORMS, Form, FormModule, active_form, set_form, use_form
 from edgemamba.ssm.mamba import Mamba, ScanCall, scan_calls
 from edgemamba.ssm.selective import SelectiveSSM
 
@@ -12,6 +12,7 @@ __all__ = [
     "Mamba",
     "ScanCall",
     "SelectiveSSM",
+    "active_form",
     "scan_calls",
     "set_form",
     "use_form",

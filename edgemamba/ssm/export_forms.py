@@ -126,22 +126,29 @@ def _causal_conv(x: Tensor, w: Weights, groups: int) -> Tensor:
     return torch.conv2d(padded, kernel, w.conv_bias, groups=d_inner).reshape(d_inner, chunk * positions)
 
 
-def two_pass(dt: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, groups: int) -> Tensor:
-    """Recurrence over dt, u (D, 1, Q, KG), B, C (1, N, Q, KG), A (D, N, 1, 1) -> (D, 1, Q, KG)."""
+def two_pass(
+    dt: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, groups: int, state_axis: Literal[1, 2] = 1
+) -> Tensor:
+    """Recurrence over chunks side by side; ``groups`` sequences that share A, P = K * groups.
+
+    ``state_axis`` 1: dt, u (D, 1, Q, P), A (D, N, 1, 1), B, C (1, N, Q, P) -> (D, 1, Q, P). ``state_axis`` 2, for R
+    sets of channels with a B and C each: dt, u (R, D, Q, P), A (R, D, N, 1), B, C (R, Q, N, P) -> (R, D, Q, P).
+    """
     chunk = int(dt.shape[2])
-    if dt.numel() * int(A.shape[1]) <= HOISTED_STATE:
+    B_steps, C_steps = B.split(1, 3 - state_axis), C.split(1, 3 - state_axis)
+    if state_axis == 1 and dt.numel() * int(A.shape[1]) <= HOISTED_STATE:
         decays, adds = torch.exp(dt * A).split(1, 2), (u * B).split(1, 2)
     else:
         decays = [torch.exp(step * A) for step in dt.split(1, 2)]
-        adds = [a * b for a, b in zip(u.split(1, 2), B.split(1, 2), strict=True)]
+        adds = [a * b for a, b in zip(u.split(1, 2), B_steps, strict=True)]
     state = adds[0]
     for q in range(1, chunk):
         state = decays[q] * state + adds[q]
     state = _carry(state, torch.exp(dt.sum(2, keepdim=True) * A), groups)
     outputs = []
-    for decay, add, C_step in zip(decays, adds, C.split(1, 2), strict=True):
+    for decay, add, C_step in zip(decays, adds, C_steps, strict=True):
         state = decay * state + add
-        outputs.append((C_step * state).sum(1, keepdim=True))
+        outputs.append((C_step * state).sum(state_axis, keepdim=True))
     return torch.cat(outputs, 2)
 
 
@@ -195,7 +202,7 @@ def sequential_ssm(x: Tensor, w: StateSpace, groups: int, recurrence: Callable[.
 
 
 def sequential(dt: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """Recurrence over dt, u (L, G, 1, D), B, C (L, G, N, 1), A (1, 1, N, D) -> (L, G, 1, D)."""
+    """Recurrence over dt, u (L, G, 1, D), B, C (L, G, N, 1), A (1, 1 or G, N, D) -> (L, G, 1, D)."""
     length, groups, d_state = (int(n) for n in B.shape[:3])
     # Outer products and contractions are products of matrices, at which runtimes are better than at broadcasting.
     adds = [torch.matmul(b, x) for b, x in zip(B.split(1, 0), u.split(1, 0), strict=True)]

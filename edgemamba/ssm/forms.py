@@ -5,12 +5,16 @@
 ``onnx``       plain tensor operations, unrolled, laid out for ONNX Runtime and TensorRT
 ``litert``     the same for LiteRT with XNNPACK
 ``off``        the recurrence switched off (y = D u), to see what the state space contributes
+
+A plain function, such as the ``selective_scan_fn`` of another project's layer, has no module to switch: it asks
+``active_form``, which ``use_form`` sets for its block.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Literal, get_args
 
 from torch import nn
@@ -18,6 +22,13 @@ from torch import nn
 Form = Literal["train", "reference", "onnx", "litert", "off"]
 FORMS: tuple[Form, ...] = get_args(Form)
 EXPORT_FORMS: tuple[Form, ...] = ("onnx", "litert")
+
+_ACTIVE: ContextVar[Form] = ContextVar("edgemamba_form", default="train")
+
+
+def active_form() -> Form:
+    """The form of the ``use_form`` block that is running; "train" outside of any."""
+    return _ACTIVE.get()
 
 
 class FormModule(nn.Module):
@@ -47,11 +58,13 @@ def set_form(module: nn.Module, form: Form) -> None:
 
 @contextlib.contextmanager
 def use_form(module: nn.Module, form: Form) -> Iterator[None]:
-    """Switch ``module`` to ``form`` inside the block, and back after it."""
+    """Switch ``module``, and functions that ask ``active_form``, to ``form`` inside the block, and back after it."""
     before = [(part, part.form) for part in module.modules() if isinstance(part, FormModule)]
     set_form(module, form)
+    token = _ACTIVE.set(form)
     try:
         yield
     finally:
+        _ACTIVE.reset(token)
         for part, form_before in before:
             part.use(form_before)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
+import time
+
 import torch
 from torch import Tensor
 
@@ -29,6 +32,30 @@ def gradient_error(device: str, *, length: int = 257, seed: int = 0) -> float:
     exact = torch.autograd.grad(expected, inputs, weights)
     found = torch.autograd.grad(_train(inputs, device), inputs, weights)
     return max(_relative(a, b) for a, b in zip(found, exact, strict=True))
+
+
+def scan_seconds(device: str, *, rounds: int = 7) -> float:
+    """Median seconds of the scan's forward and backward pass in UL-VM-UNet's largest layer, batch 8."""
+    shape = (12, chunk_length(1024, device), -1, 32)
+    x, dt = torch.rand(2, 12 * 1024 * 32, device=device).mul(0.1).requires_grad_()
+    B, C = torch.rand(2, 16 * 1024 * 32, device=device).requires_grad_()
+    A = -torch.arange(1.0, 17.0, device=device).repeat(12, 1).requires_grad_()
+    D = torch.ones(12, device=device, requires_grad=True)
+    seconds = []
+    for _ in range(rounds + 1):
+        _wait(device)
+        started = time.perf_counter()
+        states = (16, *shape[1:])
+        y = two_pass_scan(x.view(shape), dt.view(shape), A, B.view(states), C.view(states), D)
+        torch.autograd.grad(y.sum(), (x, dt, A, B, C, D))
+        _wait(device)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:])
+
+
+def _wait(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _inputs(length: int, seed: int) -> list[Tensor]:

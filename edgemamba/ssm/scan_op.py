@@ -14,9 +14,9 @@ from edgemamba.ssm import export_forms
 
 
 @torch.library.custom_op("edgemamba::two_pass", mutates_args=())
-def two_pass(dt: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, groups: int) -> Tensor:
+def two_pass(dt: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, groups: int, state_axis: int = 1) -> Tensor:
     """See ``export_forms.two_pass``."""
-    return export_forms.two_pass(dt, u, A, B, C, groups)
+    return export_forms.two_pass(dt, u, A, B, C, groups, 2 if state_axis == 2 else 1)
 
 
 @torch.library.custom_op("edgemamba::sequential", mutates_args=())

@@ -11,45 +11,20 @@ Only products of decays in (0, 1] and sums occur, so nothing overflows whatever 
 the start states; decays and states are computed again in the backward pass, whose adjoint recurrence is the same
 scan run backwards. Shapes are static and nothing waits for the device: a CUDA graph can hold it.
 
-On NVIDIA GPUs the same algorithm runs as a few Triton kernels (``triton_scan``) where Triton can compile.
+On NVIDIA GPUs mamba-ssm's kernels take over where they are installed, else the same algorithm runs as a few Triton
+kernels (``triton_scan``), see ``backends``.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import os
-import shutil
-import sysconfig
-from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-@functools.cache
-def triton_lacks(device: str) -> str | None:
-    """What Triton, which compiles its launchers with the machine's C compiler, lacks for ``device``; None: nothing."""
-    if torch.device(device).type != "cuda":
-        return "an NVIDIA GPU"
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        return "a GPU of compute capability 8.0 or newer"
-    if importlib.util.find_spec("triton") is None:
-        return "the package triton"
-    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
-        return "a C compiler (gcc or clang)"
-    scheme = sysconfig.get_default_scheme()
-    headers = sysconfig.get_path("include", "posix_prefix" if scheme == "posix_local" else scheme)
-    return None if Path(headers, "Python.h").exists() else f"Python's headers ({headers}/Python.h)"
-
-
-@torch.compiler.assume_constant_result
-def backend(device: str | torch.device) -> Literal["triton", "torch"]:
-    """What computes the training scan on ``device``: Triton kernels, or tensor operations."""
-    return "torch" if triton_lacks(str(device)) else "triton"
+from edgemamba.ssm.backends import backend
 
 
 def chunk_length(length: int, device: str | torch.device = "cpu") -> int:
@@ -112,8 +87,20 @@ def two_pass_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Ten
     with torch.autocast(x.device.type, enabled=False):
         # Steps are written in place through views, which needs whole rows.
         tensors = [tensor.to(dtype).contiguous() for tensor in (x, dt, A, B, C, D)]
+        if dtype == torch.float32 and backend(x.device) == "mamba-ssm":
+            return by_mamba_ssm(*tensors)
         y, _ = scan_forward(*tensors)
         return y
+
+
+def by_mamba_ssm(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+    """``two_pass_scan`` by mamba-ssm's ``selective_scan_fn``, whose axes are (group, channel, time)."""
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    channels, chunk, chunks, groups = x.shape
+    rows = [tensor.permute(3, 0, 2, 1).flatten(2).contiguous() for tensor in (x, dt, B, C)]
+    y: Tensor = selective_scan_fn(rows[0], rows[1], A, rows[2], rows[3], D)
+    return y.view(groups, channels, chunks, chunk).permute(1, 3, 2, 0)
 
 
 # One operator for torch.compile and torch.export too: what is inside is not to be traced.

@@ -106,7 +106,7 @@ class _Export:
 
     def key(self, step: Step) -> str:
         """Hash of everything the step reads."""
-        inputs = {"weights": self.source.weights_sha256}
+        inputs = {"weights": self.source.fingerprint}
         if step.name != "export":
             inputs["artifact"] = self._current.sha256
         if step.name == "verify":

@@ -21,7 +21,7 @@ from edgemamba.files import write_bytes
 IDENTIFIER = b"TFL3"
 SIGNATURE = "serving_default"
 # Tensor types of the file format.
-FLOAT32, FLOAT16, INT32, INT8 = 0, 1, 2, 9
+FLOAT32, FLOAT16, INT32, BOOL, INT8 = 0, 1, 2, 6, 9
 
 
 def read(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""How torch operators on images become TFLite operators: convolution, normalisation, pooling, resizing.
+"""How convolutions become TFLite operators.
 
 TFLite has images as (B, H, W, C); ``tflite_layout`` transposes where they are not.
 """
@@ -10,19 +10,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.fx import Node
 
 from edgemamba.errors import Unsupported
 from edgemamba.stages import tflite_layout as layout
 from edgemamba.stages.tflite_layout import Laid
-from edgemamba.stages.tflite_ops import LOWERINGS, lowers
+from edgemamba.stages.tflite_ops import lowers
 from edgemamba.stages.tflite_writer import Value
 
 if TYPE_CHECKING:
     from edgemamba.stages.to_tflite import Lowering
-
-__all__ = ["LOWERINGS"]
 
 aten = torch.ops.aten
 NHWC = (0, 2, 3, 1)
@@ -79,12 +78,12 @@ def _convolve(
     activation: int,
 ) -> Laid:
     """CONV_2D or DEPTHWISE_CONV_2D; ``geometry`` is stride, padding and dilation, (height, width) each."""
+    if not isinstance(weight, Tensor):
+        raise Unsupported("a convolution whose weights are computed has no TFLite lowering", hint="use fixed weights")
     outputs, inputs = int(weight.shape[0]), int(weight.shape[1])
-    if groups > 1 and (groups != x.shape[1] or inputs != 1):
-        raise Unsupported(
-            f"a convolution in {groups} groups has no TFLite lowering", hint="use one group, or one per channel"
-        )
     x = layout.arrange(lowering.writer, x, NHWC)
+    if groups > 1 and (groups != x.shape[1] or inputs != 1):
+        return _in_groups(lowering, x, weight, bias, geometry, groups, activation)
     strides, pads, dilations = geometry
     kernel = (int(weight.shape[2]), int(weight.shape[3]))
     value, scheme, size = _padded(lowering, x.value, kernel, strides, pads, dilations)
@@ -104,6 +103,25 @@ def _convolve(
         return Laid(writer.operator("DEPTHWISE_CONV_2D", operands, shape, "DepthwiseConv2DOptions", **fields), NHWC)
     operands = [value, writer.constant(weight.permute(0, 2, 3, 1).numpy()), offsets]
     return Laid(writer.operator("CONV_2D", operands, shape, "Conv2DOptions", **fields), NHWC)
+
+
+def _in_groups(
+    lowering: Lowering,
+    x: Laid,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: Sequence[tuple[int, int]],
+    groups: int,
+    activation: int,
+) -> Laid:
+    """One convolution for every group of channels, side by side: older runtimes have no other."""
+    width, writer = x.shape[1] // groups, lowering.writer
+    biases = [None] * groups if bias is None else [*bias.chunk(groups)]
+    parts = []
+    for group, (kernel, offset) in enumerate(zip(weight.chunk(groups), biases, strict=True)):
+        piece = Laid(writer.slice(x.value, 3, group * width, (group + 1) * width), NHWC)
+        parts.append(_convolve(lowering, piece, kernel, offset, geometry, 1, activation).value)
+    return Laid(writer.concat(parts, 3), NHWC)
 
 
 def _padded(
@@ -142,15 +160,24 @@ def _conv_transpose2d(
     groups: int = 1,
     dilation: Sequence[int] = (1, 1),
 ) -> Laid:
-    if any(output_padding) or groups != 1 or any(d != 1 for d in dilation):
+    if any(d != 1 for d in dilation) or any(o > p for o, p in zip(output_padding, padding, strict=True)):
         raise Unsupported(
-            "a transposed convolution with output padding, groups or dilation has no TFLite lowering",
+            "a transposed convolution with dilation, or more output padding than padding, has no TFLite lowering",
             hint="use kernel 2 with stride 2, or kernel 4 with stride 2 and padding 1",
         )
     x = layout.arrange(lowering.writer, x, NHWC)
+    if groups > 1:
+        # Each group by itself, as a kernel that is zero between the groups.
+        weight = torch.cat(
+            [
+                F.pad(part, (0, 0, 0, 0, i * part.shape[1], (groups - 1 - i) * part.shape[1]))
+                for i, part in enumerate(weight.chunk(groups))
+            ]
+        )
     pads = [padding[0], padding[-1]]
-    # Padding of a transposed convolution cuts its border off.
-    sides = [side + 2 * pad for side, pad in zip(lowering.shape(node)[2:], pads, strict=True)]
+    # Padding of a transposed convolution cuts its border off, output padding less of it behind.
+    kernel = weight.shape[2:]
+    sides = [(n - 1) * s + k for n, s, k in zip(x.shape[2:], [stride[0], stride[-1]], kernel, strict=True)]
     size = [x.value.shape[0], *sides, weight.shape[1]]
     offsets = torch.zeros(weight.shape[1]) if bias is None else bias
     operands = [
@@ -170,10 +197,37 @@ def _conv_transpose2d(
         strideW=stride[-1],
     )
     lowering.name(value, node)
-    for axis, pad in enumerate(pads, 1):
-        if pad:
-            value = lowering.writer.slice(value, axis, pad, value.shape[axis] - pad)
+    for axis, (pad, side) in enumerate(zip(pads, lowering.shape(node)[2:], strict=True), 1):
+        value = lowering.writer.slice(value, axis, pad, pad + side)
     return Laid(value, NHWC)
+
+
+@lowers(aten.convolution.default)
+def _convolution(
+    lowering: Lowering,
+    node: Node,
+    x: Laid,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Laid:
+    """Every convolution by its general name."""
+    axes = len(x.order) - 2
+    if axes == 1 and not transposed:
+        return _conv1d(lowering, node, x, weight, bias, stride, padding, dilation, groups)
+    if axes != 2:
+        raise Unsupported(
+            f"a {'transposed ' if transposed else ''}convolution over {axes} axes has no TFLite lowering",
+            hint="use 2-D convolutions, or export to ONNX (--format onnx)",
+        )
+    if transposed:
+        return _conv_transpose2d(lowering, node, x, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _conv2d(lowering, node, x, weight, bias, stride, padding, dilation, groups)
 
 
 @lowers(aten.batch_norm.default)
@@ -196,71 +250,3 @@ def _batch_norm(
     shape = (-1, *[1] * (len(x.order) - 2))
     scaled = lowering.binary("MUL", x, scale.reshape(shape))
     return lowering.binary("ADD", scaled, shift.reshape(shape))
-
-
-@lowers(aten.max_pool2d.default)
-def _max_pool2d(
-    lowering: Lowering,
-    node: Node,
-    x: Laid,
-    kernel: Sequence[int],
-    stride: Sequence[int] = (),
-    padding: Sequence[int] = (0,),
-    dilation: Sequence[int] = (1,),
-    ceil_mode: bool = False,
-) -> Laid:
-    if any(padding) or any(d != 1 for d in dilation) or ceil_mode:
-        raise Unsupported("a padded or dilated pooling has no TFLite lowering", hint="pool without padding")
-    return _pool(lowering, node, "MAX_POOL_2D", x, kernel, stride)
-
-
-@lowers(aten.avg_pool2d.default)
-def _avg_pool2d(
-    lowering: Lowering,
-    node: Node,
-    x: Laid,
-    kernel: Sequence[int],
-    stride: Sequence[int] = (),
-    padding: Sequence[int] = (0,),
-    ceil_mode: bool = False,
-    _: bool = True,
-    divisor: int | None = None,
-) -> Laid:
-    if any(padding) or ceil_mode or divisor is not None:
-        raise Unsupported(
-            "an average pooling with padding or a divisor has no TFLite lowering", hint="pool without padding"
-        )
-    return _pool(lowering, node, "AVERAGE_POOL_2D", x, kernel, stride)
-
-
-def _pool(lowering: Lowering, node: Node, name: str, x: Laid, kernel: Sequence[int], stride: Sequence[int]) -> Laid:
-    x = layout.arrange(lowering.writer, x, NHWC)
-    shape = lowering.shape(node)
-    strides = [*(stride or kernel)]
-    value = lowering.writer.operator(
-        name,
-        [x.value],
-        [shape[axis] for axis in NHWC],
-        "Pool2DOptions",
-        padding=lowering.writer.schema.Padding.VALID,
-        strideH=strides[0],
-        strideW=strides[-1],
-        filterHeight=kernel[0],
-        filterWidth=kernel[-1],
-    )
-    return Laid(value, NHWC)
-
-
-@lowers(aten.upsample_bilinear2d.vec)
-def _upsample_bilinear2d(lowering: Lowering, node: Node, x: Laid, _: Any, align_corners: bool, *__: Any) -> Laid:
-    x = layout.arrange(lowering.writer, x, NHWC)
-    shape = lowering.shape(node)
-    value = lowering.writer.operator(
-        "RESIZE_BILINEAR",
-        [x.value, lowering.writer.integers(shape[2:])],
-        [shape[axis] for axis in NHWC],
-        "ResizeBilinearOptions",
-        alignCorners=align_corners,
-        halfPixelCenters=not align_corners,
-    )
-    return Laid(value, NHWC)

@@ -136,20 +136,26 @@ def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], lis
 
 
 def elementwise(writer: GraphWriter, name: str, a: Value, b: Value) -> Value:
-    """MUL, ADD or SUB of stored tensors, broadcast.
+    """An operator on two stored tensors, broadcast.
 
     A vector of few channels against an image would be applied pixel by pixel; pixels are put together until a
     row is long enough for the vector unit, and the vector is repeated.
     """
-    emit = {"MUL": writer.mul, "ADD": writer.add, "SUB": writer.sub}[name]
     image, vector = (a, b) if math.prod(a.shape) >= math.prod(b.shape) else (b, a)
     width = vector.shape[-1] if vector.shape else 1
     pixels = math.prod(image.shape[:-1])
-    if math.prod(vector.shape) != width or image.shape[-1] != width or not 1 < width < ROW or pixels < ROW:
-        return emit(a, b)
+    if (
+        not image.shape
+        or math.prod(vector.shape) != width
+        or image.shape[-1] != width
+        or not 1 < width < ROW
+        or pixels < ROW
+    ):
+        return writer.binary(name, a, b)
     repeat = 1
     while repeat * width < ROW and pixels % (2 * repeat) == 0:
         repeat *= 2
     wide = writer.reshape(image, (pixels // repeat, repeat * width))
     row = writer.repeat(vector, repeat)
-    return writer.reshape(emit(wide, row) if image is a else emit(row, wide), image.shape)
+    operands = (wide, row) if image is a else (row, wide)
+    return writer.reshape(writer.binary(name, *operands), image.shape)

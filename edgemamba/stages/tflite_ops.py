@@ -1,12 +1,13 @@
-"""How each torch operator becomes TFLite operators: shapes, elementwise, reductions, products, the scan.
+"""How each torch operator becomes TFLite operators: shapes, products, the scan.
 
 A lowering is a function of the ``Lowering`` in progress, the graph node and the node's arguments, in which
 tensors of the graph are ``Laid`` and everything computed from weights alone is a ``torch.Tensor``. A new
-layer that needs another operator adds a function here, or in ``tflite_image_ops``.
+layer that needs another operator adds a function here or in one of the modules of ``tflite_lowerings``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 F = TypeVar("F", bound=Callable[..., Any])
 LOWERINGS: dict[Any, Callable[..., Any]] = {}
+# BATCH_MATMUL takes up to so many axes.
+_PRODUCT_AXES = 4
 
 
 def lowers(*targets: Any) -> Callable[[F], F]:
@@ -45,6 +48,7 @@ def lowers(*targets: Any) -> Callable[[F], F]:
     aten.detach_.default,
     aten.lift_fresh_copy.default,
     aten.dropout.default,
+    aten.feature_dropout.default,
 )
 def _same(_: Lowering, __: Node, x: Laid, *___: Any, **____: Any) -> Laid:
     return x
@@ -96,10 +100,11 @@ def _slice(
     end: int | None = None,
     step: int = 1,
 ) -> Laid:
-    if step != 1:
-        raise Unsupported("a slice with a step has no TFLite lowering", hint="take the elements another way")
     first, last, _step = slice(begin, end).indices(x.shape[axis])
-    return Laid(lowering.writer.slice(x.value, x.stored(axis), first, last), x.order)
+    at = x.stored(axis)
+    if step != 1:
+        return Laid(lowering.writer.strided(x.value, at, first, last, step), x.order)
+    return Laid(lowering.writer.slice(x.value, at, first, last), x.order)
 
 
 @lowers(aten.select.int)
@@ -128,65 +133,20 @@ def _cat(lowering: Lowering, _: Node, parts: Sequence[Laid | Tensor], axis: int 
 
 @lowers(aten.pad.default, aten.constant_pad_nd.default)
 def _pad(lowering: Lowering, _: Node, x: Laid, pads: Sequence[int], *mode: Any) -> Laid:
-    """Zeros outside; a negative count cuts off."""
-    if any(entry not in ("constant", None, 0, 0.0) for entry in mode):
-        raise Unsupported(f"padding with {mode} has no TFLite lowering", hint="pad with zeros")
+    """A constant outside, 0 unless told; a negative count cuts off."""
+    if any(isinstance(entry, str) and entry != "constant" for entry in mode):
+        raise Unsupported(f"padding with {mode[0]} has no TFLite lowering", hint="pad with a constant")
+    fill = next((float(entry) for entry in mode if isinstance(entry, int | float)), 0.0)
     value, paddings = x.value, [(0, 0)] * len(x.order)
     for i in range(len(pads) // 2):
         before, after = pads[2 * i], pads[2 * i + 1]
         at = x.stored(-1 - i)
         value = lowering.writer.slice(value, at, max(0, -before), value.shape[at] - max(0, -after))
         paddings[at] = (max(0, before), max(0, after))
-    return Laid(lowering.writer.pad(value, paddings), x.order)
+    return Laid(lowering.writer.pad(value, paddings, fill), x.order)
 
 
-_BINARY: dict[str, tuple[Any, ...]] = {
-    "MUL": (aten.mul.Tensor, aten.mul_.Tensor),
-    "ADD": (aten.add.Tensor, aten.add_.Tensor),
-    "SUB": (aten.sub.Tensor, aten.sub_.Tensor),
-}
-_UNARY: dict[str, tuple[Any, ...]] = {
-    "EXP": (aten.exp.default,),
-    "LOG": (aten.log.default,),
-    "ABS": (aten.abs.default,),
-    "NEG": (aten.neg.default,),
-    "RSQRT": (aten.rsqrt.default,),
-    "RELU": (aten.relu.default, aten.relu_.default),
-    "LOGISTIC": (aten.sigmoid.default,),
-}
-
-
-def _binary(name: str) -> Callable[..., Laid]:
-    def lower(lowering: Lowering, _: Node, a: Any, b: Any) -> Laid:
-        return lowering.binary(name, a, b)
-
-    return lower
-
-
-def _unary(name: str) -> Callable[..., Laid]:
-    def lower(lowering: Lowering, _: Node, x: Laid) -> Laid:
-        return Laid(lowering.writer.unary(name, x.value), x.order)
-
-    return lower
-
-
-for _name, _targets in _BINARY.items():
-    lowers(*_targets)(_binary(_name))
-for _name, _targets in _UNARY.items():
-    lowers(*_targets)(_unary(_name))
-
-
-@lowers(aten.addcmul.default)
-def _addcmul(lowering: Lowering, _: Node, a: Any, b: Any, c: Any) -> Laid:
-    return lowering.binary("ADD", a, lowering.binary("MUL", b, c))
-
-
-@lowers(aten.silu.default)
-def _silu(lowering: Lowering, _: Node, x: Laid) -> Laid:
-    return Laid(lowering.writer.mul(x.value, lowering.writer.unary("LOGISTIC", x.value)), x.order)
-
-
-@lowers(aten.softmax.int)
+@lowers(aten.softmax.int, aten._softmax.default)
 def _softmax(lowering: Lowering, _: Node, x: Laid, axis: int, *__: Any) -> Laid:
     """TFLite's runs along the last stored axis."""
     rank = len(x.order)
@@ -205,48 +165,27 @@ def _flip(lowering: Lowering, _: Node, x: Laid, axes: Sequence[int]) -> Laid:
     return Laid(value, x.order)
 
 
-@lowers(aten.leaky_relu.default, aten.leaky_relu_.default)
-def _leaky_relu(lowering: Lowering, _: Node, x: Laid, slope: float = 0.01) -> Laid:
-    shape = [*x.value.shape]
-    return Laid(lowering.writer.operator("LEAKY_RELU", [x.value], shape, "LeakyReluOptions", alpha=slope), x.order)
-
-
-@lowers(aten.gelu.default)
-def _gelu(lowering: Lowering, _: Node, x: Laid, *, approximate: str = "none") -> Laid:
-    if approximate != "none":
-        raise Unsupported(f"GELU by {approximate} has no TFLite lowering", hint="use the exact GELU")
-    return Laid(lowering.writer.unary("GELU", x.value), x.order)
-
-
-def _reduction(name: str) -> Callable[..., Laid]:
-    def lower(lowering: Lowering, _: Node, x: Laid, axes: Sequence[int] | int, keep: bool = False) -> Laid:
-        axes = [axes] if isinstance(axes, int) else list(axes)
-        value = lowering.writer.reduce(name, x.value, [x.stored(axis) for axis in axes], keep=keep)
-        return Laid(value, x.order if keep else layout.reduced_order(x, axes))
-
-    return lower
-
-
-lowers(aten.mean.dim)(_reduction("MEAN"))
-lowers(aten.sum.dim_IntList)(_reduction("SUM"))
-lowers(aten.amax.default)(_reduction("REDUCE_MAX"))
-
-
 @lowers(aten.linear.default)
-def _linear(lowering: Lowering, node: Node, x: Laid, weight: Tensor, bias: Tensor | None = None) -> Laid:
+def linear(lowering: Lowering, node: Node, x: Laid, weight: Tensor, bias: Tensor | None = None) -> Laid:
+    """A product with a constant matrix (outputs, inputs) along the last axis."""
     last = len(x.order) - 1
     x = layout.arrange(lowering.writer, x, (*(axis for axis in x.order if axis != last), last))
     return Laid(_fully_connected(lowering, node, x.value, weight, bias), x.order)
 
 
-@lowers(aten.matmul.default, aten.mm.default)
-def _matmul(lowering: Lowering, node: Node, a: Laid | Tensor, b: Laid | Tensor) -> Laid:
+@lowers(aten.matmul.default, aten.mm.default, aten.bmm.default)
+def matmul(lowering: Lowering, node: Node, a: Laid | Tensor, b: Laid | Tensor) -> Laid:
+    """A product of which at least one side is in the graph."""
     if isinstance(b, Tensor) and b.dim() == 2 and isinstance(a, Laid):
-        return _linear(lowering, node, a, b.t())
-    if isinstance(a, Tensor) and a.dim() == 2 and isinstance(b, Laid) and b.order == (1, 0):
+        return linear(lowering, node, a, b.t())
+    if isinstance(a, Tensor) and a.dim() == 2 and isinstance(b, Laid) and b.order[-1] == len(b.order) - 2:
         # a b = (b^T a^T)^T, and b is stored as b^T.
-        return Laid(_fully_connected(lowering, node, b.value, a, None), (1, 0))
+        return Laid(_fully_connected(lowering, node, b.value, a, None), b.order)
+    if min(len(lowering.dims(x)) for x in (a, b)) == 1:
+        raise Unsupported("a product with a vector has no TFLite lowering", hint="give the vector a second axis")
     left, right = (lowering.stored(x, range(len(lowering.dims(x)))) for x in (a, b))
+    if max(len(left.shape), len(right.shape)) > _PRODUCT_AXES:
+        return _batched(lowering, node, left, right)
     if isinstance(a, Tensor) and len(right.shape) > len(left.shape):
         # XNNPACK wants equal batches; a matrix repeated is cheap, an operator left out of it is not.
         repeated = a.expand(*right.shape[:-2], *a.shape)
@@ -256,6 +195,26 @@ def _matmul(lowering: Lowering, node: Node, a: Laid | Tensor, b: Laid | Tensor) 
     )
     lowering.name(value, node)
     return layout.plain(value)
+
+
+def _batched(lowering: Lowering, node: Node, left: Value, right: Value) -> Laid:
+    """A product over more batch axes than the operator takes: they become one."""
+    writer, shape = lowering.writer, lowering.shape(node)
+    batch = shape[:-2]
+    parts = []
+    for value in (left, right):
+        whole = (*batch, *value.shape[-2:])
+        tiled = writer.tile(writer.reshape(value, (1,) * (len(whole) - len(value.shape)) + value.shape), whole)
+        parts.append(writer.reshape(tiled, (math.prod(batch), *value.shape[-2:])))
+    flat = [math.prod(batch), *shape[-2:]]
+    value = writer.operator("BATCH_MATMUL", parts, flat, "BatchMatMulOptions", adjX=False, adjY=False)
+    lowering.name(value, node)
+    return layout.plain(writer.reshape(value, shape))
+
+
+@lowers(aten.addmm.default)
+def _addmm(lowering: Lowering, node: Node, bias: Any, a: Laid | Tensor, b: Laid | Tensor) -> Laid:
+    return lowering.binary("ADD", matmul(lowering, node, a, b), bias)
 
 
 def _fully_connected(lowering: Lowering, node: Node, x: Value, weight: Tensor, bias: Tensor | None) -> Value:
@@ -277,9 +236,8 @@ def _fully_connected(lowering: Lowering, node: Node, x: Value, weight: Tensor, b
 
 @lowers(torch.ops.edgemamba.two_pass.default)
 def _two_pass(lowering: Lowering, _: Node, *arguments: Any) -> Laid:
-    *tensors, groups = arguments
-    dt, u, A, B, C = (lowering.stored(x, range(4)) for x in tensors)
-    return layout.plain(tflite_scan.two_pass(lowering.writer, dt, u, A, B, C, groups))
+    dt, u, A, B, C = (lowering.stored(x, range(4)) for x in arguments[:5])
+    return layout.plain(tflite_scan.two_pass(lowering.writer, dt, u, A, B, C, *arguments[5:]))
 
 
 @lowers(torch.ops.edgemamba.sequential.default)

@@ -9,11 +9,14 @@ from __future__ import annotations
 from edgemamba.stages.tflite_writer import GraphWriter, Value
 
 
-def two_pass(w: GraphWriter, dt: Value, u: Value, A: Value, B: Value, C: Value, groups: int) -> Value:
-    """``ssm.export_forms.two_pass``: dt, u (D, 1, Q, KG), A (D, N, 1, 1), B, C (1, N, Q, KG) -> (D, 1, Q,
-    KG)."""
+def two_pass(
+    w: GraphWriter, dt: Value, u: Value, A: Value, B: Value, C: Value, groups: int, state_axis: int = 1
+) -> Value:
+    """``ssm.export_forms.two_pass``, in both of its layouts."""
     chunk = dt.shape[2]
-    dt_steps, u_steps, B_steps, C_steps = ([w.slice(x, 2, q, q + 1) for q in range(chunk)] for x in (dt, u, B, C))
+    time = 3 - state_axis
+    dt_steps, u_steps = ([w.slice(x, 2, q, q + 1) for q in range(chunk)] for x in (dt, u))
+    B_steps, C_steps = ([w.slice(x, time, q, q + 1) for q in range(chunk)] for x in (B, C))
     decays = [w.unary("EXP", w.mul(dt_steps[0], A))]
     state = w.mul(u_steps[0], B_steps[0])
     for q in range(1, chunk):
@@ -27,7 +30,7 @@ def two_pass(w: GraphWriter, dt: Value, u: Value, A: Value, B: Value, C: Value, 
     for q in range(chunk):
         added = w.mul(u_steps[q], B_steps[q])
         start = added if start is None else w.add(w.mul(decays[q], start), added)
-        outputs.append(w.reduce("SUM", w.mul(C_steps[q], start), [1], keep=True))
+        outputs.append(w.reduce("SUM", w.mul(C_steps[q], start), [state_axis], keep=True))
     return w.concat(outputs, 2)
 
 
@@ -55,8 +58,7 @@ def _last(w: GraphWriter, x: Value, width: int) -> Value:
 
 
 def sequential(w: GraphWriter, dt: Value, u: Value, A: Value, B: Value, C: Value) -> Value:
-    """``ssm.export_forms.sequential``: dt, u (L, G, 1, D), A (1, 1, N, D), B, C (L, G, N, 1) -> (L, G, 1,
-    D)."""
+    """``ssm.export_forms.sequential``: dt, u (L, G, 1, D), A (1, 1 or G, N, D), B, C (L, G, N, 1) -> (L, G, 1, D)."""
     state: Value | None = None
     outputs = []
     for t in range(dt.shape[0]):

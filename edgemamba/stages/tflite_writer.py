@@ -1,5 +1,4 @@
-"""Write a .tflite graph operator by operator: float32, static shapes, builtin operators of version 1 to 5
-only."""
+"""Write a .tflite graph operator by operator: float32, static shapes, builtin operators of version 1 to 5 only."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgemamba.stages.tflite_graph import FLOAT32, INT32, SIGNATURE
+from edgemamba.stages.tflite_graph import BOOL, FLOAT32, INT32, SIGNATURE
 
 # The oldest version that has what is written here; boards with older runtimes load the file then.
 _VERSIONS = {
@@ -20,7 +19,40 @@ _VERSIONS = {
     "BATCH_MATMUL": 1,
     "DEPTHWISE_CONV_2D": 2,
     "MAX_POOL_2D": 1,
+    "TRANSPOSE": 1,
 }
+_BINARY_OPTIONS = {
+    "MUL": "MulOptions",
+    "ADD": "AddOptions",
+    "SUB": "SubOptions",
+    "DIV": "DivOptions",
+    "MAXIMUM": "MaximumMinimumOptions",
+    "MINIMUM": "MaximumMinimumOptions",
+    "POW": "PowOptions",
+    "GREATER": "GreaterOptions",
+    "GREATER_EQUAL": "GreaterEqualOptions",
+    "LESS": "LessOptions",
+    "LESS_EQUAL": "LessEqualOptions",
+    "EQUAL": "EqualOptions",
+    "NOT_EQUAL": "NotEqualOptions",
+    "LOGICAL_AND": "LogicalAndOptions",
+    "LOGICAL_OR": "LogicalOrOptions",
+}
+# Operators whose result is true or false, and those that hand values on as they are.
+_TRUTH = (
+    "GREATER",
+    "GREATER_EQUAL",
+    "LESS",
+    "LESS_EQUAL",
+    "EQUAL",
+    "NOT_EQUAL",
+    "LOGICAL_AND",
+    "LOGICAL_OR",
+    "LOGICAL_NOT",
+)
+_MOVEMENT = ("RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "CONCATENATION", "TILE", "GATHER", "REVERSE_V2")
+# Axes from which on a transposition is written over joined axes: runtimes are fast up to here.
+_AXES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +78,7 @@ class GraphWriter:
         self.model.operatorCodes, self.model.buffers = [], [schema.BufferT()]
         self._codes: dict[str, int] = {}
         self._buffers: dict[bytes, int] = {}
-        self._constants: dict[tuple[int, str, tuple[int, ...]], Value] = {}
+        self._constants: dict[tuple[int, int, tuple[int, ...]], Value] = {}
         self._arrays: dict[int, npt.NDArray[Any]] = {}
         self._names: dict[str, int] = {}
         self._reshaped: dict[int, Value] = {}
@@ -59,9 +91,11 @@ class GraphWriter:
         return value
 
     def constant(self, array: npt.NDArray[Any]) -> Value:
-        """A constant, float32 or int32; equal constants are one tensor."""
-        kind = "INT32" if array.dtype.kind in "iu" else "FLOAT32"
-        array = np.ascontiguousarray(array, np.int32 if kind == "INT32" else np.float32)
+        """A constant, float32, int32 or bool; equal constants are one tensor."""
+        kind, dtype = {"i": (INT32, np.int32), "u": (INT32, np.int32), "b": (BOOL, np.bool_)}.get(
+            array.dtype.kind, (FLOAT32, np.float32)
+        )
+        array = np.ascontiguousarray(array, dtype).reshape(array.shape)
         data = array.tobytes()
         if data not in self._buffers:
             buffer = self.schema.BufferT()
@@ -70,7 +104,7 @@ class GraphWriter:
             self._buffers[data] = len(self.model.buffers) - 1
         key = (self._buffers[data], kind, array.shape)
         if key not in self._constants:
-            self._constants[key] = self._tensor(array.shape, INT32 if kind == "INT32" else FLOAT32, key[0])
+            self._constants[key] = self._tensor(array.shape, kind, key[0])
             self._arrays[self._constants[key].index] = array
         return self._constants[key]
 
@@ -79,7 +113,13 @@ class GraphWriter:
         return self.constant(np.asarray(values, np.int32))
 
     def operator(
-        self, name: str, inputs: Sequence[Value], shape: Sequence[int], options: str = "", **fields: Any
+        self,
+        name: str,
+        inputs: Sequence[Value],
+        shape: Sequence[int],
+        options: str = "",
+        kind: int | None = None,
+        **fields: Any,
     ) -> Value:
         """Append a builtin operator with one output.
 
@@ -87,6 +127,8 @@ class GraphWriter:
             name: such as CONV_2D.
             shape: of the output.
             options: name of its options table, such as Conv2DOptions; default: the operator has none.
+            kind: type of the output; None: that of the input for what moves values, bool for what compares them,
+                else float32.
             fields: of the options table.
         """
         operator = self.schema.OperatorT()
@@ -99,7 +141,10 @@ class GraphWriter:
                 if not hasattr(operator.builtinOptions, key):
                     raise AttributeError(f"{options} has no field {key}")
                 setattr(operator.builtinOptions, key, content)
-        output = self._tensor(shape)
+        if kind is None:
+            moved = self.graph.tensors[inputs[0].index].type if name in _MOVEMENT else FLOAT32
+            kind = BOOL if name in _TRUTH else moved
+        output = self._tensor(shape, kind)
         operator.outputs = [output.index]
         self.graph.operators.append(operator)
         return output
@@ -120,21 +165,34 @@ class GraphWriter:
         self.model.signatureDefs = [signature]
         return self.model
 
+    def binary(self, name: str, a: Value, b: Value) -> Value:
+        """An arithmetic operator or a comparison, broadcast."""
+        return self.operator(name, [a, b], np.broadcast_shapes(a.shape, b.shape), _BINARY_OPTIONS[name])
+
     def mul(self, a: Value, b: Value) -> Value:
         """Product, broadcast."""
-        return self.operator("MUL", [a, b], np.broadcast_shapes(a.shape, b.shape), "MulOptions")
+        return self.binary("MUL", a, b)
 
     def add(self, a: Value, b: Value) -> Value:
         """Sum, broadcast."""
-        return self.operator("ADD", [a, b], np.broadcast_shapes(a.shape, b.shape), "AddOptions")
+        return self.binary("ADD", a, b)
 
     def sub(self, a: Value, b: Value) -> Value:
         """Difference, broadcast."""
-        return self.operator("SUB", [a, b], np.broadcast_shapes(a.shape, b.shape), "SubOptions")
+        return self.binary("SUB", a, b)
 
     def unary(self, name: str, a: Value) -> Value:
-        """EXP, LOG, ABS, NEG, RSQRT, RELU, LOGISTIC, GELU (exact): elementwise without parameters."""
-        options = {"EXP": "ExpOptions", "ABS": "AbsOptions", "NEG": "NegOptions", "GELU": "GeluOptions"}
+        """EXP, LOG, ABS, NEG, RSQRT, RELU, LOGISTIC, GELU (exact) and others: elementwise without parameters."""
+        options = {
+            "EXP": "ExpOptions",
+            "ABS": "AbsOptions",
+            "NEG": "NegOptions",
+            "GELU": "GeluOptions",
+            "COS": "CosOptions",
+            "HARD_SWISH": "HardSwishOptions",
+            "LOGICAL_NOT": "LogicalNotOptions",
+            "LOG_SOFTMAX": "LogSoftmaxOptions",
+        }
         return self.operator(name, [a], a.shape, options.get(name, ""))
 
     def reduce(self, name: str, a: Value, axes: Sequence[int], *, keep: bool) -> Value:
@@ -150,6 +208,29 @@ class GraphWriter:
         size = [end - begin if i == axis else n for i, n in enumerate(a.shape)]
         start = [begin if i == axis else 0 for i in range(len(a.shape))]
         return self.operator("SLICE", [a, self.integers(start), self.integers(size)], size, "SliceOptions")
+
+    def strided(self, a: Value, axis: int, begin: int, end: int, step: int) -> Value:
+        """``a[begin:end:step]`` along ``axis``."""
+        rank = len(a.shape)
+        limits = [[0] * rank, [*a.shape], [1] * rank]
+        for limit, number in zip(limits, (begin, end, step), strict=True):
+            limit[axis] = number
+        shape = [len(range(begin, end, step)) if i == axis else n for i, n in enumerate(a.shape)]
+        fields = dict.fromkeys(("beginMask", "endMask", "ellipsisMask", "newAxisMask", "shrinkAxisMask"), 0)
+        operands = [a, *(self.integers(limit) for limit in limits)]
+        return self.operator("STRIDED_SLICE", operands, shape, "StridedSliceOptions", **fields)
+
+    def tile(self, a: Value, shape: Sequence[int]) -> Value:
+        """Repeat axes until the shape is ``shape``, a multiple of that of ``a`` on every axis."""
+        times = [new // n for new, n in zip(shape, a.shape, strict=True)]
+        if all(count == 1 for count in times):
+            return a
+        return self.operator("TILE", [a, self.integers(times)], shape, "TileOptions")
+
+    def gather(self, a: Value, axis: int, indices: Sequence[int]) -> Value:
+        """The given positions along ``axis``, in that order."""
+        shape = [len(indices) if i == axis else n for i, n in enumerate(a.shape)]
+        return self.operator("GATHER", [a, self.integers(indices)], shape, "GatherOptions", axis=axis, batchDims=0)
 
     def concat(self, parts: Sequence[Value], axis: int) -> Value:
         """Join along ``axis``."""
@@ -170,11 +251,14 @@ class GraphWriter:
             row = self._doubled[row.index]
         return row
 
-    def pad(self, a: Value, paddings: Sequence[tuple[int, int]]) -> Value:
-        """Zeros before and after every axis."""
+    def pad(self, a: Value, paddings: Sequence[tuple[int, int]], fill: float = 0.0) -> Value:
+        """``fill`` before and after every axis."""
         if not any(before or after for before, after in paddings):
             return a
         shape = [before + n + after for n, (before, after) in zip(a.shape, paddings, strict=True)]
+        if fill:
+            operands = [a, self.integers(paddings), self.constant(np.array(fill, np.float32))]
+            return self.operator("PADV2", operands, shape, "PadV2Options")
         return self.operator("PAD", [a, self.integers(paddings)], shape, "PadOptions")
 
     def transpose(self, a: Value, order: Sequence[int]) -> Value:
@@ -182,6 +266,10 @@ class GraphWriter:
         if list(order) == list(range(len(a.shape))):
             return a
         shape = [a.shape[axis] for axis in order]
+        if len(shape) > _AXES:
+            joined, moves = _joined(a.shape, order)
+            if len(joined) < len(shape):
+                return self.reshape(self.transpose(self.reshape(a, joined), moves), shape)
         return self.operator("TRANSPOSE", [a, self.integers(order)], shape, "TransposeOptions")
 
     def reshape(self, a: Value, shape: Sequence[int]) -> Value:
@@ -220,3 +308,16 @@ class GraphWriter:
         entry = self.schema.TensorMapT()
         entry.name, entry.tensorIndex = name, value.index
         return entry
+
+
+def _joined(shape: Sequence[int], order: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The same transposition over fewer axes: those of length 1 left out, those that stay together joined."""
+    runs: list[list[int]] = []
+    for axis in (axis for axis in order if shape[axis] != 1):
+        between = shape[runs[-1][-1] + 1 : axis] if runs else (0,)
+        if runs and axis > runs[-1][-1] and all(n == 1 for n in between):
+            runs[-1].append(axis)
+        else:
+            runs.append([axis])
+    places = sorted(range(len(runs)), key=lambda i: runs[i][0])
+    return [math.prod(shape[axis] for axis in runs[i]) for i in places], [places.index(i) for i in range(len(runs))]

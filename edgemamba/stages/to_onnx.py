@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,46 +65,63 @@ def to_onnx(
 
 
 def _trace(model: nn.Module, shape: tuple[int, int, int], opset: int, task: Task) -> onnx.ModelProto:
-    """The exporter's own graph.
+    from edgemamba.models import Exported
+    from edgemamba.ssm import use_form
+
+    exported = Exported(model, task).eval()
+    with use_form(model, "litert" if task == "tensor" else "onnx"):
+        return traced(exported, (1, *shape), opset, OUTPUTS[task], foreign=task == "tensor")
+
+
+def traced(
+    module: nn.Module, shape: Sequence[int], opset: int, output: str, *, foreign: bool = False
+) -> onnx.ModelProto:
+    """The exporter's own graph of ``module`` for one input of ``shape``.
 
     torch.onnx has two exporters. On UL-VM-UNet at 256x256 the TorchScript one takes a twentieth of the time
     of the default, gives the same operators, and writes module paths into the node names instead of stack
-    traces.
+    traces. Networks of other projects branch on sizes and write in place, which it does not follow: they are
+    captured first, and it is given the flat list of operators.
+
+    Raises:
+        InputError: a foreign network does not take this input.
+        Unsupported: an operator has no counterpart.
     """
     import onnx
     import torch
 
-    from edgemamba.models import Exported
-    from edgemamba.ssm import use_form
+    flat = None
+    if foreign:
+        from edgemamba.stages.capture import capture
+        from edgemamba.stages.flat import Flat, settle
 
+        module = flat = Flat(capture(module, shape)).eval()
     buffer: Any = io.BytesIO()
-    example = (torch.zeros(1, *shape),)
     # The exporter warns about its own age and about shapes that become constants, which is what we want.
-    with (
-        _closed_stdout(),
-        warnings.catch_warnings(),
-        torch.no_grad(),
-        use_form(model, "onnx"),
-    ):
+    with _closed_stdout(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
-                Exported(model, task).eval(),
-                example,
+                module,
+                (torch.zeros(*shape),),
                 buffer,
                 dynamo=False,
                 opset_version=opset,
                 # Our own pass folds, and keeps the parameters' names.
                 do_constant_folding=False,
                 input_names=["image"],
-                output_names=[OUTPUTS[task]],
+                output_names=[output],
             )
         except torch.onnx.OnnxExporterError as error:
+            place = "the network" if flat is None else flat.place_of_operator(str(error))
             raise Unsupported(
-                f"the network cannot be exported to ONNX: {str(error).splitlines()[0]}",
+                f"{place} cannot be exported to ONNX: {str(error).splitlines()[0]}",
                 hint="write the layer with operations that have an ONNX counterpart",
             ) from None
-    return onnx.load_from_string(buffer.getvalue())
+    graph = onnx.load_from_string(buffer.getvalue())
+    if flat is not None:
+        settle(graph, flat.output_shape)
+    return graph
 
 
 @contextlib.contextmanager

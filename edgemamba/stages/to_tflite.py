@@ -22,8 +22,9 @@ from edgemamba.registry import OUTPUTS, ModelInfo, Task
 from edgemamba.ssm import use_form
 from edgemamba.stages import tflite_graph
 from edgemamba.stages import tflite_layout as layout
-from edgemamba.stages.tflite_image_ops import LOWERINGS
+from edgemamba.stages.capture import capture, place_of
 from edgemamba.stages.tflite_layout import Laid
+from edgemamba.stages.tflite_lowerings import LOWERINGS
 from edgemamba.stages.tflite_writer import GraphWriter, Value
 
 INPUT = "image"
@@ -54,30 +55,39 @@ def to_tflite(
         info.check_size(*size)
     exported = Exported(model, task).eval()
     with use_form(exported, "litert"):
-        data = convert(exported, (1, channels, *size), OUTPUTS[task])
+        data = convert(exported, (1, channels, *size), OUTPUTS[task], foreign=task == "tensor")
     tflite_graph.write(data, path)
     return {**tflite_graph.facts(data, path.stat().st_size), "delegation": tflite_graph.delegation(path)}
 
 
-def convert(module: nn.Module, shape: Sequence[int], output: str = OUTPUTS["segmentation"]) -> Any:
+def convert(
+    module: nn.Module, shape: Sequence[int], output: str = OUTPUTS["segmentation"], *, foreign: bool = False
+) -> Any:
     """Object form of a .tflite graph of ``module`` for one input of ``shape`` and one ``output`` of that name.
 
+    Args:
+        foreign: the module may hold any operator: those without a lowering are taken apart (``capture``).
+
     Raises:
+        InputError: a foreign network does not take this input.
         Unsupported: torch.export cannot follow the module, or an operator has no lowering.
     """
     with torch.no_grad():
-        try:
-            exported = torch.export.export(module, (torch.zeros(*shape),), strict=False)
-        except RuntimeError as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise Unsupported(
-                f"torch.export cannot follow the network: {reason}",
-                hint="write its forward without branches on tensor values",
-            ) from None
-        model = Lowering(exported, output).run()
+        model = Lowering(capture(module, shape) if foreign else _followed(module, shape), output).run()
     tflite_graph.compact(model)
     tflite_graph.check_builtin(model)
     return model
+
+
+def _followed(module: nn.Module, shape: Sequence[int]) -> torch.export.ExportedProgram:
+    try:
+        return torch.export.export(module, (torch.zeros(*shape),), strict=False)
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise Unsupported(
+            f"torch.export cannot follow the network: {reason}",
+            hint="write its forward without branches on tensor values",
+        ) from None
 
 
 class Lowering:
@@ -133,11 +143,13 @@ class Lowering:
         return layout.arrange(self.writer, x, order).value
 
     def binary(self, name: str, a: Any, b: Any) -> Laid:
-        """MUL, ADD or SUB of two arguments, at least one of them in the graph, broadcast as torch does.
+        """An operator on two arguments, at least one of them in the graph, broadcast as torch does.
 
         The result is stored like the larger of them.
         """
-        operands = [x if isinstance(x, Laid) else torch.as_tensor(x, dtype=torch.float32) for x in (a, b)]
+        operands = [x if isinstance(x, Laid) else _number(x) for x in (a, b)]
+        if not name.startswith("LOGICAL"):
+            operands = [self._as_float(x) for x in operands]
         rank = max(len(self.dims(x)) for x in operands)
         laid = [layout.align(x, rank) for x in operands if isinstance(x, Laid)]
         order = max(laid, key=lambda x: torch.Size(x.shape).numel()).order
@@ -178,6 +190,14 @@ class Lowering:
         self._results.update(dict.fromkeys(nodes, result))
         return result
 
+    def _as_float(self, x: Laid | Tensor) -> Laid | Tensor:
+        """Truth values count as 0 and 1."""
+        if isinstance(x, Tensor):
+            return x.float()
+        if self.writer.graph.tensors[x.value.index].type != tflite_graph.BOOL:
+            return x
+        return Laid(self.writer.operator("CAST", [x.value], [*x.value.shape]), x.order)
+
     def _broadcastable(self, x: Laid | Tensor, rank: int, order: Sequence[int]) -> Value:
         if isinstance(x, Tensor):
             whole = x.reshape((1,) * (rank - x.dim()) + tuple(x.shape)).permute(*order)
@@ -199,11 +219,11 @@ class Lowering:
                 self._origins[node] = self._origins[sources[0]]
             return node.target(*arguments, **options)  # type: ignore[operator]
         if node.target not in LOWERINGS:
-            raise Unsupported(f"{node.target} in {_place(node)} has no TFLite lowering", hint=_HINT)
+            raise Unsupported(f"{node.target} in {place_of(node)} has no TFLite lowering", hint=_HINT)
         try:
             return LOWERINGS[node.target](self, node, *arguments, **options)
         except Unsupported as error:
-            raise Unsupported(f"{error.message}, in {_place(node)}", hint=error.hint) from None
+            raise Unsupported(f"{error.message}, in {place_of(node)}", hint=error.hint) from None
 
     def _resolve(self, argument: Any) -> Any:
         if isinstance(argument, Node):
@@ -225,7 +245,12 @@ class Lowering:
         return found
 
 
-_HINT = "export to ONNX (--format onnx), or add a lowering to edgemamba/stages/tflite_ops.py"
+_HINT = "export to ONNX (--format onnx), or add a lowering to edgemamba/stages/tflite_lowerings.py"
+
+
+def _number(x: Any) -> Tensor:
+    x = torch.as_tensor(x)
+    return x if x.dtype == torch.bool else x.float()
 
 
 def _in_graph(argument: Any) -> bool:
@@ -238,13 +263,3 @@ def _in_graph(argument: Any) -> bool:
 
 def _only_user(node: Node) -> Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
-
-
-def _place(node: Node) -> str:
-    """Module in which a node was made, such as encoder4.0.mamba (Mamba)."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    if not stack:
-        return "the network"
-    path, kind = stack[-1]
-    name = kind if isinstance(kind, str) else kind.__name__
-    return f"{path.removeprefix('model.') or 'the network'} ({name.rpartition('.')[2]})"

@@ -18,7 +18,9 @@ BATCH = 128
 # Fewer steps than these: of a few epochs, of fifty epochs of CIFAR-100.
 FEW_STEPS = 2_000
 SHORT = 20_000
-ADAMW_LR, ADAMW_LR_SHORT = 6e-4, 1e-3
+# Ten epochs of CIFAR-100.
+MOST_WARMUP = 3_900
+ADAMW_LR, ADAMW_LR_SHORT, ADAMW_LR_FEW = 6e-4, 1e-3, 2e-3
 SGD_LR = 0.1
 
 
@@ -53,19 +55,19 @@ def resolve_classes(
     check_recipe(name, info)
     convolutional = info.name.startswith("resnet")
     mix = 0.0 if steps < FEW_STEPS or convolutional else 0.5 if steps < SHORT else 1.0
-    if convolutional:
-        lr = SGD_LR * batch / BATCH
-    else:
-        lr = (ADAMW_LR_SHORT if steps < SHORT else ADAMW_LR) * math.sqrt(batch / BATCH)
+    adamw = ADAMW_LR_FEW if steps < FEW_STEPS else ADAMW_LR_SHORT if steps < SHORT else ADAMW_LR
+    peak = SGD_LR if convolutional else adamw
+    # Not lowered for the smaller batches of short runs, as in ``recipes.peak_lr``.
+    lr = peak * math.sqrt(max(1.0, batch / BATCH))
     return Recipe(
         name=name,
         optimizer="sgd" if convolutional else "adamw",
         lr=lr * (FINETUNE_LR_SHARE if name == "finetune" else 1.0),
         lr_final=0.01,
-        warmup_steps=max(1, min(steps // 20 if convolutional else steps // 10, 10 * 390)),
+        warmup_steps=max(1, min(steps // 10, MOST_WARMUP)),
         weight_decay=5e-4 if convolutional else 0.06,
         decay="matrices",
-        clip_norm=0.0 if convolutional else 1.0,
+        clip_norm=1.0,
         loss="cross-entropy",
         deep_supervision=0.0,
         tumour_weight=1,

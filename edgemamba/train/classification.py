@@ -40,6 +40,7 @@ class ClassificationTask(TrainTask):
     lines = (("training", "train_top1"), ("validation, first", "val_top1"), ("among the first five", "val_top5"))
     chart = "share of pictures with the right class"
     counts = 2
+    measures = 4
     validation_batch = {"cpu": 32, "cuda": 512}  # noqa: RUF012
 
     def recipe(self, config: TrainConfig, info: ModelInfo, *, batch: int, steps: int) -> Recipe:
@@ -73,6 +74,7 @@ class ClassificationTask(TrainTask):
         """See ``TrainTask``."""
         logits = learner.model(images).float()
         loss = F.cross_entropy(logits, target, label_smoothing=learner.recipe.label_smoothing)
+        loss = learner.world.mean(loss)
         return loss, loss, logits
 
     def count(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -85,27 +87,24 @@ class ClassificationTask(TrainTask):
         right, total = counts
         return right / total if total else None
 
-    @torch.inference_mode()
-    def validate(
-        self, model: nn.Module, packed: Packed, recipe: Recipe, batch: int, layout: torch.memory_format
-    ) -> Validation:
+    def measure(self, model: nn.Module, part: Packed, recipe: Recipe, layout: torch.memory_format) -> Tensor:
+        """Loss, rank and probability of the right class, and the class that is first, of each picture."""
+        images, classes = part
+        logits = model(_scaled(images).contiguous(memory_format=layout)).float()
+        loss = F.cross_entropy(logits, classes, reduction="none", label_smoothing=recipe.label_smoothing)
+        first = logits.argmax(1)
+        # Of equal logits the first counts, as in the artifact.
+        rank = torch.where(first == classes, 0, (logits > logits.gather(1, classes[:, None])).sum(1).clamp(min=1))
+        right = torch.softmax(logits, 1).gather(1, classes[:, None])[:, 0]
+        return torch.stack([loss, rank, right, first], 1)
+
+    def summarise(self, measured: Tensor) -> Validation:
         """Scores: top-1 and top-5. Samples: probability of the right class, and the class that is first."""
-        losses, ranks, right, first = [], [], [], []
-        for images, classes in zip(*(part.split(batch) for part in packed), strict=True):
-            logits = model(_scaled(images).contiguous(memory_format=layout)).float()
-            losses.append(F.cross_entropy(logits, classes, reduction="sum", label_smoothing=recipe.label_smoothing))
-            own = logits.gather(1, classes[:, None])
-            ranks.append((logits > own).sum(1))
-            right.append(torch.softmax(logits, 1).gather(1, classes[:, None])[:, 0])
-            first.append(logits.argmax(1))
-        rank, count = torch.cat(ranks), len(packed[0])
+        losses, rank, right, first = measured.unbind(1)
         return Validation(
-            loss=float(torch.stack(losses).sum()) / count,
-            scores={
-                "val_top1": int((torch.cat(first) == packed[1]).sum()) / count,
-                "val_top5": int((rank < TOP).sum()) / count,
-            },
-            samples=(torch.cat(right).cpu(), torch.cat(first).cpu()),
+            loss=float(losses.mean()),
+            scores={"val_top1": float((rank < 1).double().mean()), "val_top5": float((rank < TOP).double().mean())},
+            samples=(right, first.long()),
         )
 
     def save_samples(

@@ -10,11 +10,12 @@ from typing import Any
 
 from edgemamba.accelerator import Device, resolve_device
 from edgemamba.data import DATASETS, built_in, default_split, refuse_other_task
-from edgemamba.errors import InputError, UsageError
+from edgemamba.errors import InputError, Unsupported, UsageError
 from edgemamba.records import RunRecord, load_record
 from edgemamba.registry import MODELS, RESNET_SEG, ModelInfo, model_info
 from edgemamba.sources import RECORD, newest_run
 from edgemamba.train.class_recipes import check_recipe, class_batch
+from edgemamba.train.launch import place
 from edgemamba.train.recipes import Checkpoint, Init, check_name, default_batch, default_init
 
 
@@ -41,6 +42,8 @@ class TrainConfig:
         teachers: run folders whose probabilities soften the masks, for the recipe distill.
         checkpoint: which epoch is the result, best or last; None takes the recipe's.
         compile: torch.compile fuses the step, CUDA only.
+        devices: processes that share every batch.
+        tensorboard: also write the table as a TensorBoard event file.
         resume: go on with the run at ``out``.
         force: replace the run at ``out``.
     """
@@ -65,6 +68,8 @@ class TrainConfig:
     teachers: tuple[Path, ...] = ()
     checkpoint: Checkpoint | None = None
     compile: bool = False
+    tensorboard: bool = False
+    devices: int = 1
     resume: bool = False
     force: bool = False
 
@@ -91,6 +96,8 @@ class TrainConfig:
         teachers: Sequence[Path] = (),
         checkpoint: Checkpoint | None = None,
         compile: bool = False,
+        tensorboard: bool = False,
+        devices: int | None = None,
         out: Path | None = None,
         resume: bool = False,
         force: bool = False,
@@ -146,10 +153,18 @@ class TrainConfig:
             teachers=tuple(teachers),
             checkpoint=checkpoint,
             compile=compile,
+            tensorboard=tensorboard,
+            devices=resolve_devices(devices, chosen),
             resume=resume,
             force=force,
         )
         _check_numbers(config)
+        if config.batch % config.devices:
+            near = max(1, round(config.batch / config.devices)) * config.devices
+            raise UsageError(
+                f"a batch of {config.batch} cannot be shared equally by {config.devices} devices",
+                hint=f"--batch {near}",
+            )
         return config
 
 
@@ -158,6 +173,31 @@ def _check_numbers(config: TrainConfig) -> None:
         value = getattr(config, name)
         if value < least:
             raise UsageError(f"--{name} is {value}; the least is {least}")
+
+
+def resolve_devices(asked: int | None, device: Device) -> int:
+    """How many processes train: as asked, as they were started, or one.
+
+    Raises:
+        UsageError: fewer than one, or another number than was started.
+        Unsupported: more than there are CUDA devices.
+    """
+    here = place()
+    if here is not None:
+        if asked not in (None, here.size):
+            raise UsageError(
+                f"--devices is {asked}, and {here.size} processes were started", hint="leave --devices out"
+            )
+        return here.size
+    if asked is not None and asked < 1:
+        raise UsageError(f"--devices is {asked}; the least is 1")
+    if asked is not None and asked > 1 and device == "cuda":
+        import torch
+
+        count = torch.cuda.device_count()
+        if asked > count:
+            raise Unsupported(f"--devices is {asked}, and torch sees {count} CUDA devices", hint=f"--devices {count}")
+    return asked or 1
 
 
 def _with_weights(recipe: str, weights: Path | None, resume: bool) -> str:
@@ -200,8 +240,12 @@ def _default_out(model: str) -> Path:
     return Path("runs") / f"{now:%Y%m%d-%H%M%S}-{model}"
 
 
-def resume_config(out: Path | None = None) -> TrainConfig:
+def resume_config(out: Path | None = None, devices: int | None = None) -> TrainConfig:
     """The configuration with which the run at ``out`` (default: the newest) goes on exactly.
+
+    Args:
+        out: run folder.
+        devices: other than the run had; None takes its number, or that of the processes that were started.
 
     Raises:
         InputError: there is no run, or its record is not valid.
@@ -232,6 +276,8 @@ def resume_config(out: Path | None = None) -> TrainConfig:
         teachers=[Path(one["run"]) for one in environment.get("teachers", [])],
         checkpoint=record.settings.get("checkpoint"),
         compile=environment.get("compile", False),
+        tensorboard=environment.get("tensorboard", False),
+        devices=devices or (environment.get("devices", 1) if place() is None else None),
         out=out,
         resume=True,
     )

@@ -48,7 +48,7 @@ class Teachers(nn.Module):
 
 
 def open_teachers(
-    runs: Sequence[Path], data: DataRef, share: float, device: torch.device, *, amp: bool
+    runs: Sequence[Path], data: DataRef, share: float, device: torch.device
 ) -> tuple[Teachers, list[dict[str, Any]]]:
     """The networks of trained runs, and what the new run records of them.
 
@@ -71,4 +71,5 @@ def open_teachers(
             )
         networks.append(source.build().to(device))
         documents.append({"run": str(run), "model": source.model, "weights_sha256": source.weights_sha256})
-    return Teachers(networks, share, amp=amp), documents
+    # A share of a probability needs no more digits than bfloat16 has.
+    return Teachers(networks, share, amp=device.type == "cuda"), documents

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from edgemamba.ssm.two_pass import backend
+from edgemamba.ssm.backends import backend
 from edgemamba.versions import package_version
 
 _PACKAGES = ("torch", "numpy", "pillow", "safetensors", "triton")

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from edgemamba.errors import InputError
 from edgemamba.models import Network, SegmentationModel
-from edgemamba.train.losses import Supervision
+from edgemamba.train.distributed import Exchange, World
+from edgemamba.train.losses import ALONE, Supervision
 from edgemamba.train.recipes import Recipe
 
 
@@ -36,20 +37,25 @@ class Learner:
         model: the network, on its device.
         recipe: how to train.
         amp: the forward pass runs in bfloat16.
+        world: the processes that train it together.
 
     Attributes:
         layout: of images and convolutions.
         average: the network with the averaged weights, in evaluation mode: what is validated and kept.
         lr: learning rate, a scalar tensor.
         average_weight: share of the new weights in the next average, a scalar tensor.
+        exchange: what the processes add up after a backward pass; None on its own.
+        halted: 1 from the first step on whose loss or gradient was not finite, else 0, a scalar tensor. While it is
+            1 the optimizer changes nothing.
     """
 
-    def __init__(self, model: Network, recipe: Recipe, *, amp: bool = False) -> None:
+    def __init__(self, model: Network, recipe: Recipe, *, amp: bool = False, world: World = ALONE) -> None:
         device = next(model.parameters()).device
         self.layout = memory_format(device, amp=amp)
         # torch's stubs do not know this argument of Module.to.
         self.model: Network = model.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.recipe = recipe
+        self.world = world
         self.supervision: Supervision | None = None
         if recipe.deep_supervision > 0:
             assert isinstance(model, SegmentationModel), "only decoders have maps to supervise"
@@ -60,7 +66,11 @@ class Learner:
         self.parameters = dict(model.named_parameters())
         if self.supervision is not None:
             self.parameters |= {f"supervision.{name}": p for name, p in self.supervision.named_parameters()}
+        self.exchange = Exchange(world, model, list(self.parameters.values())) if world.size > 1 else None
         self.optimizer = self._optimizer(device)
+        # The fused optimizers look for this name, as torch.amp.GradScaler uses it: 1 leaves weights and state alone.
+        self.halted = torch.zeros((), device=device)
+        self.optimizer.found_inf = self.halted  # type: ignore[attr-defined]
         live, kept = model.state_dict(), self.average.state_dict()
         smooth = [name for name, tensor in live.items() if tensor.is_floating_point()]
         self._live = [live[name] for name in smooth]
@@ -97,6 +107,17 @@ class Learner:
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
         return optimizer
+
+    def clip_gradients(self) -> Tensor:
+        """Scale the gradients down to the recipe's norm; their norm before that, a scalar."""
+        if self.recipe.clip_norm > 0:
+            return torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.clip_norm)
+        return torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+
+    @torch.no_grad()
+    def halt_unless_finite(self, value: Tensor) -> None:
+        """Keep ``halted`` at 1, or set it where the scalar ``value`` is not finite: 0 times that is not 0."""
+        self.halted.add_(value * 0).nan_to_num_(nan=1.0)
 
     @torch.no_grad()
     def update_average(self) -> None:

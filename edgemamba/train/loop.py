@@ -13,7 +13,7 @@ import shlex
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -22,6 +22,8 @@ from edgemamba.errors import InputError
 from edgemamba.records import RunRecord, load_record
 from edgemamba.sources import RECORD
 from edgemamba.train.config import TrainConfig, differences
+from edgemamba.train.distributed import Muted, World, joined, lost
+from edgemamba.train.memory import enough_for_the_rest
 from edgemamba.train.run import Run
 from edgemamba.train.run_folder import refuse_taken
 
@@ -36,48 +38,68 @@ def train(config: TrainConfig, console: Console) -> RunRecord:
     Raises:
         InputError: the folder is taken, the data is unusable, the settings of a resumed run differ, the GPU's
             memory is too small, or the loss is no longer a number (the last good checkpoint stays).
+        DeviceError: of several processes, another one has ended.
         KeyboardInterrupt: on SIGINT or SIGTERM, with the command that goes on; at most the epoch under way is
             lost.
     """
+    with (
+        _threads(config.threads),
+        joined(config.devices, config.device) as world,
+        _signals(world),
+        enough_for_the_rest(config.device, config.size),
+        _fast_gpu(config),
+    ):
+        config, earlier = world.agree(lambda: (config, _before(config)))
+        if earlier is not None:
+            console.line(f"{config.out} is finished: {earlier.epochs_done} epochs")
+            return earlier
+        run = Run(config, console if world.main else Muted(), world)
+        try:
+            run.epochs()
+        except KeyboardInterrupt:
+            _interrupt(run)
+        except RuntimeError as error:
+            if not lost(error):
+                raise
+            if world.stop:
+                _interrupt(run)
+            _leave(run)
+            raise
+        except InputError:
+            _leave(run)
+            raise
+        # NCCL does not let go of its connections while a graph holds calls of it.
+        run.step.graph = None
+        return world.agree(lambda: run.folder.save_record("finished", run.rows))
+
+
+def _before(config: TrainConfig) -> RunRecord | None:
+    """Look at the folder before anything is done; the record of a run that is finished already."""
     refuse_taken(config.out, resume=config.resume, force=config.force)
     if config.resume:
         earlier = load_record(config.out / RECORD, RunRecord)
         if earlier.state == "finished" and not differences(config, earlier):
-            console.line(f"{config.out} is finished: {earlier.epochs_done} epochs")
             return earlier
-    with _threads(config.threads), _sigterm_interrupts(), _gpu_memory(config), _fast_gpu(config):
-        run = Run(config, console)
-        try:
-            run.epochs()
-        except KeyboardInterrupt:
-            _leave(run)
-            done = f"{len(run.rows)} of {config.epochs} epochs are kept"
-            raise KeyboardInterrupt(
-                f"interrupted; {done}; go on with: edgemamba train --resume --out {shlex.quote(str(config.out))}"
-            ) from None
-        except InputError:
-            _leave(run)
-            raise
-        return run.folder.save_record("finished", run.rows)
+    return None
+
+
+def _interrupt(run: Run) -> NoReturn:
+    _leave(run)
+    if not run.world.main:
+        raise SystemExit(130)
+    done = f"{len(run.rows)} of {run.config.epochs} epochs are kept"
+    raise KeyboardInterrupt(
+        f"interrupted; {done}; go on with: edgemamba train --resume --out {shlex.quote(str(run.config.out))}"
+    ) from None
 
 
 def _leave(run: Run) -> None:
     """Mark the run as one that can be resumed, unless that is what just failed."""
+    if not run.world.main:
+        return
     with contextlib.suppress(InputError):
         run.folder.save_record("interrupted", run.rows)
         run.folder.save_curves(run.rows)
-
-
-@contextlib.contextmanager
-def _gpu_memory(config: TrainConfig) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        height, width = config.size
-        raise InputError(
-            f"the GPU has too little memory for {config.batch} images of {height}x{width} a step",
-            hint=f"--batch {max(1, config.batch // 2)}, or a smaller --size",
-        ) from None
 
 
 @contextlib.contextmanager
@@ -108,17 +130,24 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM acts as Ctrl-C does (only the main thread may say so)."""
+def _signals(world: World) -> Iterator[None]:
+    """SIGTERM acts as Ctrl-C does (only the main thread may say so).
+
+    Several processes stop together, after a step that all of them take; the second signal does not wait for that.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(_number: int, _frame: Any) -> None:
-        raise KeyboardInterrupt
+        if world.size == 1 or world.stop:
+            raise KeyboardInterrupt
+        world.stop = True
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = (signal.SIGTERM,) if world.size == 1 else (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

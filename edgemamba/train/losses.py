@@ -1,14 +1,21 @@
-"""Segmentation losses: scalars of logits and target, both (B, 1, H, W), the target in [0, 1]."""
+"""Segmentation losses: scalars of logits and target, both (B, 1, H, W), the target in [0, 1].
+
+``world`` are the processes that have a share of the batch each: the loss is that of the whole batch (see ``World``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgemamba.train.distributed import World
+
 PixelLoss = Callable[[Tensor, Tensor], Tensor]
+ALONE = World()
 
 
 def image_dice(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
@@ -19,46 +26,61 @@ def image_dice(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     return 1 - ((2 * overlap + smooth) / (probability.sum(1) + truth.sum(1) + smooth)).mean()
 
 
-def batch_dice(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
+def batch_dice(logits: Tensor, target: Tensor, smooth: float = 1.0, world: World = ALONE) -> Tensor:
     """One minus one soft Dice pooled over the whole batch: empty images cost only their false alarms."""
+    overlap, found, true = world.total(*_areas(logits, target))
+    return 1 - (2 * overlap + smooth) / (found + true + smooth)
+
+
+def _areas(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Overlap, found and true, in soft pixels of all images."""
     probability = torch.sigmoid(logits)
-    overlap = (probability * target).sum()
-    return 1 - (2 * overlap + smooth) / (probability.sum() + target.sum() + smooth)
+    return (probability * target).sum(), probability.sum(), target.sum()
 
 
-def bce_dice(logits: Tensor, target: Tensor) -> Tensor:
+def bce_dice(logits: Tensor, target: Tensor, world: World = ALONE) -> Tensor:
     """Mean binary cross entropy plus the Dice loss per image, smooth 1: the paper's for its UL-VM-UNets."""
-    return F.binary_cross_entropy_with_logits(logits, target) + image_dice(logits, target)
+    return world.mean(F.binary_cross_entropy_with_logits(logits, target) + image_dice(logits, target))
 
 
-def bce_batch_dice(logits: Tensor, target: Tensor) -> Tensor:
+def bce_batch_dice(logits: Tensor, target: Tensor, world: World = ALONE) -> Tensor:
     """Mean binary cross entropy plus the Dice loss pooled over the batch, smooth 1."""
-    return F.binary_cross_entropy_with_logits(logits, target) + batch_dice(logits, target)
+    entropy = world.share(F.binary_cross_entropy_with_logits(logits, target))
+    entropy, overlap, found, true = world.total(entropy, *_areas(logits, target))
+    return entropy + 1 - (2 * overlap + 1) / (found + true + 1)
 
 
-def batch_dice_100(logits: Tensor, target: Tensor) -> Tensor:
+def batch_dice_100(logits: Tensor, target: Tensor, world: World = ALONE) -> Tensor:
     """Dice loss pooled over the batch, smooth 100: the paper's for its U-Net."""
-    return batch_dice(logits, target, smooth=100.0)
+    return batch_dice(logits, target, 100.0, world)
 
 
-def bce(logits: Tensor, target: Tensor) -> Tensor:
+def bce(logits: Tensor, target: Tensor, world: World = ALONE) -> Tensor:
     """Mean binary cross entropy: the paper's for its SegFormer."""
-    return F.binary_cross_entropy_with_logits(logits, target)
+    return world.mean(F.binary_cross_entropy_with_logits(logits, target))
 
 
-def bce_soft_dice(logits: Tensor, target: Tensor) -> Tensor:
+def bce_soft_dice(logits: Tensor, target: Tensor, world: World = ALONE) -> Tensor:
     """Mean binary cross entropy plus a Dice loss pooled over the batch with squares below the line.
 
     Of a soft target the usual Dice is best met by a hard mask, this one by the target itself (Milletari et al.,
     "V-Net", equation 2).
     """
     probability = torch.sigmoid(logits)
-    overlap = (probability * target).sum()
-    dice = (2 * overlap + 1) / (probability.square().sum() + target.square().sum() + 1)
-    return F.binary_cross_entropy_with_logits(logits, target) + 1 - dice
+    entropy = world.share(F.binary_cross_entropy_with_logits(logits, target))
+    areas = (probability * target).sum(), probability.square().sum(), target.square().sum()
+    entropy, overlap, found, true = world.total(entropy, *areas)
+    return entropy + 1 - (2 * overlap + 1) / (found + true + 1)
 
 
-LOSSES: Mapping[str, PixelLoss] = {
+class BatchLoss(Protocol):
+    """A loss of the whole batch, of which this process has a share."""
+
+    def __call__(self, logits: Tensor, target: Tensor, *, world: World = ...) -> Tensor:
+        """Scalar."""
+
+
+LOSSES: Mapping[str, BatchLoss] = {
     "bce": bce,
     "bce+batch-dice": bce_batch_dice,
     "bce+soft-dice": bce_soft_dice,

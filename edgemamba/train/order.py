@@ -13,9 +13,18 @@ def steps_per_epoch(samples: int, batch: int) -> int:
     return samples // batch
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Seed of the device's random numbers in one epoch (0-based), 63 bits."""
-    high, low = np.random.SeedSequence([seed, epoch, 1]).generate_state(2)
+def share_of(order: NDArray[np.int64], rank: int, size: int) -> NDArray[np.int64]:
+    """What process ``rank`` of ``size`` sees of an epoch: its columns of every step, (steps, batch / size).
+
+    Every process has the same number of steps, and together they see what one process would, no sample twice.
+    """
+    width = order.shape[1] // size
+    return order[:, rank * width : (rank + 1) * width]
+
+
+def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """Seed of the device's random numbers in one epoch (0-based) of process ``rank``, 63 bits."""
+    high, low = np.random.SeedSequence([seed, epoch, 1, *([rank] if rank else [])]).generate_state(2)
     return (int(high) << 31 | int(low) >> 1) & (2**63 - 1)
 
 

@@ -1,6 +1,7 @@
 """The files of one run: who may write where, and what is kept after every epoch.
 
-RUN/run.json, metrics.csv, curves.png, samples/, weights/{best,last}.safetensors, state/last.safetensors. The
+RUN/run.json, metrics.csv, curves.png, samples/, weights/{best,last}.safetensors, state/last.safetensors, and failed/
+where the loss was no longer a number. The
 state is the one thing a resumed run reads; all else follows from it and is written anew.
 """
 
@@ -27,6 +28,7 @@ from edgemamba.train.environment import environment
 from edgemamba.train.history import Row, best, to_csv
 from edgemamba.train.recipes import Recipe
 from edgemamba.train.task import TrainTask
+from edgemamba.train.tensorboard import EventLog
 from edgemamba.versions import commit
 
 State = Literal["running", "interrupted", "finished"]
@@ -40,7 +42,9 @@ SAMPLES = "samples"
 # Hashes of the files that a run started from: they are not opened again when it is resumed.
 STARTED_FROM = "started_from_sha256"
 ENCODER_FROM = "encoder_from_sha256"
-_PRODUCTS = (RECORD, METRICS, CURVES, SAMPLES, "weights", "state")
+FAILED = "failed"
+EVENTS = "tensorboard"
+_PRODUCTS = (RECORD, METRICS, CURVES, SAMPLES, FAILED, EVENTS, "weights", "state")
 
 
 def refuse_taken(out: Path, *, resume: bool, force: bool) -> None:
@@ -115,9 +119,12 @@ class RunFolder:
             **environment(config.device),
             "amp": config.amp,
             "compile": config.compile,
+            "tensorboard": config.tensorboard,
+            "devices": config.devices,
             "threads_asked": config.threads,
             "repeatable": "bit by bit" if config.device == "cpu" else "statistically",
         }
+        self.events: EventLog | None = None
         for name, path in ((STARTED_FROM, config.weights), (ENCODER_FROM, config.encoder_weights)):
             if path is not None:
                 self.environment[name] = sha256_file(path)
@@ -161,6 +168,9 @@ class RunFolder:
                 }
                 save_weights(self.out / name, model, about)
         write_text(self.out / METRICS, to_csv(rows))
+        if self.config.tensorboard:
+            self.events = self.events or EventLog(self.out / EVENTS, self.started)
+            self.events.update(rows)
 
     def save_record(self, state: State, rows: list[Row]) -> RunRecord:
         """Write ``run.json`` as of now."""

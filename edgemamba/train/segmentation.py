@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ class SegmentationTask(TrainTask):
     )
     chart = "Dice at probability 0.5"
     counts = 3
+    measures = 4
     validation_batch = {"cpu": 8, "cuda": 64}  # noqa: RUF012
 
     def recipe(self, config: TrainConfig, info: ModelInfo, *, batch: int, steps: int) -> Recipe:
@@ -73,7 +75,7 @@ class SegmentationTask(TrainTask):
     def losses(self, learner: Learner, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See ``TrainTask``."""
         assert isinstance(learner.model, SegmentationModel)
-        judge = LOSSES[learner.recipe.loss]
+        judge = functools.partial(LOSSES[learner.recipe.loss], world=learner.world)
         if learner.supervision is None:
             logits = learner.model(images).float()
             loss = judge(logits, target)
@@ -93,34 +95,29 @@ class SegmentationTask(TrainTask):
         overlap, predicted, truth = counts
         return 2 * overlap / (predicted + truth) if predicted + truth else None
 
-    @torch.inference_mode()
-    def validate(
-        self, model: nn.Module, packed: Packed, recipe: Recipe, batch: int, layout: torch.memory_format
-    ) -> Validation:
+    def measure(self, model: nn.Module, part: Packed, recipe: Recipe, layout: torch.memory_format) -> Tensor:
+        """Loss of the batch, and pixels true and found, found, and true."""
+        images, target = unpack(part[0])
+        logits = model(images.contiguous(memory_format=layout))
+        predicted, truth = (logits >= 0).flatten(1), (target >= 0.5).flatten(1)
+        loss = LOSSES[recipe.loss](logits, target).expand(len(images))
+        return torch.stack([loss, (predicted & truth).sum(1), predicted.sum(1), truth.sum(1)], 1)
+
+    def summarise(self, measured: Tensor) -> Validation:
         """Scores: Dice and IoU over all pixels, None where nothing is true and nothing was found, and the mean Dice of
         the slices with tumour. Samples: Dice of each slice, NaN where it has no tumour, and its falsely found
         pixels."""
-        judge = LOSSES[recipe.loss]
-        losses, overlaps, predictions, truths = [], [], [], []
-        for part in packed[0].split(batch):
-            images, target = unpack(part)
-            logits = model(images.contiguous(memory_format=layout))
-            predicted, truth = (logits >= 0).flatten(1), (target >= 0.5).flatten(1)
-            losses.append(judge(logits, target) * len(part))
-            overlaps.append((predicted & truth).sum(1))
-            predictions.append(predicted.sum(1))
-            truths.append(truth.sum(1))
-        overlap, predicted, truth = (torch.cat(parts).cpu() for parts in (overlaps, predictions, truths))
+        losses, overlap, predicted, truth = measured.unbind(1)
         dice = torch.where(truth > 0, 2 * overlap / (predicted + truth), torch.nan)
-        both, found, true = (int(counts.sum()) for counts in (overlap, predicted, truth))
+        both, found, true = (int(pixels.sum()) for pixels in (overlap, predicted, truth))
         return Validation(
-            loss=float(torch.stack(losses).sum()) / len(packed[0]),
+            loss=float(losses.mean()),
             scores={
                 "val_dice_pooled": 2 * both / (found + true) if found + true else None,
                 "val_dice_tumour": float(dice.nanmean()) if true else None,
                 "val_iou": both / (found + true - both) if found + true else None,
             },
-            samples=(dice, predicted - overlap),
+            samples=(dice, (predicted - overlap).long()),
         )
 
     @torch.inference_mode()

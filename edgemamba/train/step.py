@@ -7,6 +7,7 @@ few hundred tiny kernels, and launching them one by one would set the pace.
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,11 @@ from edgemamba.train.task import Packed, TrainTask
 _WARM_UP_STEPS = 3
 
 
+def autocast(amp: bool) -> contextlib.AbstractContextManager[Any]:
+    """Around a forward pass: bfloat16 on CUDA, or nothing."""
+    return torch.autocast("cuda", torch.bfloat16) if amp else contextlib.nullcontext()
+
+
 class TrainStep:
     """One step of training on ``batch`` samples of a data set that lies on the device.
 
@@ -27,7 +33,7 @@ class TrainStep:
         learner: what is trained.
         task: augmentation, loss and score.
         packed: the samples, on the device.
-        batch: samples a step.
+        batch: samples a step, of this process.
         steps: steps an epoch.
         amp: bfloat16 autocast around the forward pass.
         teachers: soften the target; None leaves the mask.
@@ -57,6 +63,7 @@ class TrainStep:
         self.indices = torch.zeros(batch, dtype=torch.int64, device=device)
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
         self.losses = torch.zeros(steps, device=device)
+        self.norms = torch.zeros(steps, device=device)
         self.counts = torch.zeros(task.counts, dtype=torch.int64, device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
 
@@ -67,30 +74,36 @@ class TrainStep:
             if isinstance(part, RandomModule):
                 part.generator = self.generator
 
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) and target of ``indices`` with the next random numbers."""
+        images, target = self.prepare(tuple(part.index_select(0, self.indices) for part in self.packed))
+        return images.contiguous(memory_format=self.learner.layout), target
+
     def _step(self) -> None:
         learner = self.learner
-        drawn = tuple(part.index_select(0, self.indices) for part in self.packed)
-        images, target = self.prepare(drawn)
-        images = images.contiguous(memory_format=learner.layout)
+        images, target = self.draw()
         learned = target if self.teachers is None else self.teachers.soften(images, target)
         learner.optimizer.zero_grad(set_to_none=True)
         total, loss, logits = self._judge(images, learned)
         total.backward()
-        if learner.recipe.clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(learner.parameters.values(), learner.recipe.clip_norm)
+        if learner.exchange is not None:
+            learner.exchange()
+        norm = learner.clip_gradients()
+        learner.halt_unless_finite(total.detach() + norm)
         learner.optimizer.step()
         learner.update_average()
-        self._note(loss.detach(), logits.detach(), target)
+        self._note(loss.detach(), norm, logits.detach(), target)
 
     def _losses(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See ``TrainTask.losses``."""
-        with torch.autocast("cuda", torch.bfloat16) if self.amp else contextlib.nullcontext():
+        with autocast(self.amp):
             return self.task.losses(self.learner, images, target)
 
     @torch.no_grad()
-    def _note(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
+    def _note(self, loss: Tensor, norm: Tensor, logits: Tensor, target: Tensor) -> None:
         self.counts += self.task.count(logits, target)
         self.losses.index_copy_(0, self.position, loss.view(1))
+        self.norms.index_copy_(0, self.position, norm.view(1))
         self.position += 1
 
     def capture(self, console: Console) -> None:
@@ -110,7 +123,9 @@ class TrainStep:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.generator)
         try:
-            with torch.cuda.graph(graph):
+            # NCCL has threads of its own, whose calls must not break the capture.
+            mode = "global" if self.learner.exchange is None else "thread_local"
+            with torch.cuda.graph(graph, capture_error_mode=mode):
                 self._step()
             self.graph = graph
         except torch.OutOfMemoryError:
@@ -128,6 +143,7 @@ class TrainStep:
         self.generator.manual_seed(seed)
         self.position.zero_()
         self.losses.zero_()
+        self.norms.zero_()
         self.counts.zero_()
 
     def run(self, indices: Tensor, lr: float, average_weight: float) -> None:
@@ -141,6 +157,8 @@ class TrainStep:
         self.indices.copy_(indices)
         self.learner.lr.fill_(lr)
         self.learner.average_weight.fill_(average_weight)
+        if self.learner.exchange is not None:
+            self.learner.exchange.stop.fill_(float(self.learner.world.stop))
         if self.graph is not None:
             self.graph.replay()
         else:
@@ -150,6 +168,15 @@ class TrainStep:
         """Loss of each of the first ``count`` steps of this epoch, on the CPU (waits for the device)."""
         return self.losses[:count].cpu()
 
+    def norms_so_far(self, count: int) -> Tensor:
+        """Norm of the whole gradient, before clipping, in each of the first ``count`` steps of this epoch."""
+        return self.norms[:count].cpu()
+
     def score(self) -> float | None:
-        """The task's score over this epoch's samples."""
-        return self.task.trained_score(self.counts.tolist())
+        """The task's score over this epoch's samples, of all processes; once an epoch."""
+        return self.task.trained_score(self.learner.world.add(self.counts).tolist())
+
+    def stopping(self) -> bool:
+        """Whether a process was asked to end by the last step; the same on all of them."""
+        exchange = self.learner.exchange
+        return exchange is not None and float(exchange.stopping) > 0

@@ -56,6 +56,7 @@ class TrainTask(abc.ABC):
         lines: label and column of each line of the chart of scores.
         chart: its title.
         counts: how many whole numbers ``count`` gives.
+        measures: how many numbers ``measure`` gives a sample.
         validation_batch: samples a forward pass, by device.
     """
 
@@ -67,6 +68,7 @@ class TrainTask(abc.ABC):
     lines: ClassVar[Sequence[tuple[str, str]]]
     chart: ClassVar[str]
     counts: ClassVar[int]
+    measures: ClassVar[int]
     validation_batch: ClassVar[Mapping[str, int]]
 
     def __init__(self, labels: Sequence[str] = ()) -> None:
@@ -115,10 +117,12 @@ class TrainTask(abc.ABC):
         """The training's score of an epoch's ``counts``."""
 
     @abc.abstractmethod
-    def validate(
-        self, model: nn.Module, packed: Packed, recipe: Recipe, batch: int, layout: torch.memory_format
-    ) -> Validation:
-        """Run ``model`` (evaluation mode) over every sample."""
+    def measure(self, model: nn.Module, part: Packed, recipe: Recipe, layout: torch.memory_format) -> Tensor:
+        """What one batch of held-out samples gives, a row for each, (B, measures); the first number is its loss."""
+
+    @abc.abstractmethod
+    def summarise(self, measured: Tensor) -> Validation:
+        """The scores of all rows of ``measure``, float64 (N, measures) on the CPU."""
 
     @abc.abstractmethod
     def save_samples(

@@ -123,7 +123,7 @@ def test_doctor_says_what_it_saw(edgemamba: Callable[..., Any]) -> None:
     document = json.loads(done.out)
     rows = {row["name"]: row for row in document["checks"]}
     assert done.code == 0, done.out
-    assert rows["selective scan on cpu"]["status"] == "ok"
+    assert rows["scan on cpu: torch"]["status"] == "ok"
     assert all(row["fix"] for row in document["checks"] if row["status"] in ("warn", "FAIL"))
 
 

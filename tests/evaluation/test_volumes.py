@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemamba.evaluation.volumes import Postprocessing, components, flip_averaged, remove_small, smooth
+from edgemamba.console import Console
+from edgemamba.data import open_dataset, split_dataset
+from edgemamba.errors import UsageError
+from edgemamba.evaluation.evaluate import evaluate
+from edgemamba.evaluation.volumes import (
+    Postprocessing,
+    components,
+    evaluate_volumes,
+    flip_averaged,
+    remove_small,
+    smooth,
+)
 
 
 def flooded(mask: np.ndarray) -> np.ndarray:
@@ -62,7 +73,7 @@ def test_smoothing_keeps_a_constant_and_mixes_neighbours() -> None:
     single = np.zeros((5, 1, 1), np.float32)
     single[2] = 1
     np.testing.assert_allclose(smooth(single, 0.25)[:, 0, 0], [0, 0.25, 0.5, 0.25, 0])
-    assert Postprocessing(neighbours=0.25, threshold=0.25).mask(single)[:, 0, 0].tolist() == [0, 1, 1, 1, 0]
+    assert Postprocessing(neighbours=0.25).masks(single, 0.25, (1, 1))[:, 0, 0].tolist() == [0, 1, 1, 1, 0]
 
 
 def test_flips_are_turned_back() -> None:
@@ -70,3 +81,31 @@ def test_flips_are_turned_back() -> None:
     np.testing.assert_allclose(flip_averaged(lambda x: x[:, 1])(images), images[:, 1], rtol=1e-6)
     corner = flip_averaged(lambda x: (np.arange(24).reshape(1, 4, 6) == 0) * x[:, 0])(np.ones_like(images))
     assert corner[0, 0, 0] == corner[0, -1, -1] == pytest.approx(0.25)
+
+
+def test_volumes_are_scored_as_slices_are() -> None:
+    """Without processing the counts are those of ``evaluate``; small false alarms go with it."""
+    dataset = open_dataset("phantoms", patients=5, slices=6, size=48)
+    chosen = split_dataset(dataset, "patient").test
+    truth = {index: dataset.read(index)[1] for index in chosen}
+    order = iter([*chosen, *chosen, *chosen])
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        found = np.stack([truth[next(order)] for _ in images]).astype(np.float32)
+        found[:, 0, :2] = 1  # a false alarm of two pixels in every slice
+        return found
+
+    console = Console(quiet=True)
+    plain = evaluate(predict, dataset, chosen, (48, 48), console, split="patient")
+    same = evaluate_volumes(predict, dataset, chosen, (48, 48), console, 0.5, Postprocessing(), split="patient")
+    assert [one.row() for one in same.slices] == [one.row() for one in plain.slices]
+    kept = Postprocessing(component_share=0.5)
+    cleaned = evaluate_volumes(predict, dataset, chosen, (48, 48), console, 0.5, kept, split="patient")
+    assert cleaned.value("volume") > plain.value("volume")
+    assert cleaned.document()["postprocessing"]["component_share"] == 0.5
+
+
+@pytest.mark.parametrize("wrong", [{"neighbours": 0.6}, {"neighbours": -0.1}, {"component_share": 2.0}])
+def test_numbers_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        Postprocessing(**wrong)

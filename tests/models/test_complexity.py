@@ -30,6 +30,7 @@ GFLOP = {
     "ultralbm-unet-token": 0.1225,
     "ultralbm-unet-t": 0.0390,
     "segformer": 9.90,
+    "edge-unet": 0.3816,
     "vim": 0.2290,
     "vim-2d": 0.2258,
     "vim-2d-uni": 0.2016,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemamba.registry import model_info
-from edgemamba.train.order import epoch_order, epoch_seed, steps_per_epoch
+from edgemamba.train.order import epoch_order, epoch_seed, share_of, steps_per_epoch
 from edgemamba.train.recipes import resolve
 
 RECIPE = resolve("default", model_info("ul-vm-unet"), batch=8, steps=100)
@@ -40,3 +40,25 @@ def test_seeds_differ_by_epoch_and_run() -> None:
     seeds = {epoch_seed(seed, epoch) for seed in range(20) for epoch in range(50)}
     assert len(seeds) == 1000
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    samples=st.integers(1, 200),
+    size=st.integers(1, 5),
+    width=st.integers(1, 6),
+    tumour=st.floats(0, 1),
+    epoch=st.integers(0, 9),
+)
+def test_processes_see_together_what_one_sees(samples: int, size: int, width: int, tumour: float, epoch: int) -> None:
+    """Any number of samples, divisible or not: equal steps for all, and no sample more often than one would see it."""
+    marked = np.random.default_rng(samples).random(samples) < tumour
+    recipe = resolve("default", model_info("ul-vm-unet"), batch=size * width, steps=100)
+    whole = epoch_order(marked, recipe, batch=size * width, seed=1, epoch=epoch, epochs=10)
+    shares = [share_of(whole, rank, size) for rank in range(size)]
+    assert {share.shape for share in shares} == {(samples // (size * width), width)}
+    np.testing.assert_array_equal(np.concatenate(shares, axis=1), whole)
+    if epoch == 9:
+        assert len(set(whole.ravel().tolist())) == whole.size
+    seeds = {epoch_seed(1, epoch, rank) for rank in range(size)}
+    assert len(seeds) == size and epoch_seed(1, epoch) in seeds
