@@ -7,7 +7,8 @@ Who may import whom; a module imports only from its own row's left and from the 
     bundle < stages, evaluation < profiling       train       importing
     report                                        what profiling recorded, as a page; of profiling only
                                                   its records, stats and pictures
-    sources                                       trained weights with the record of their run
+    sources < foreign                             trained weights with the record of their run, networks of other
+                                                  projects from their files
     ssm < models, data, compat, tasks             the scan, networks, images with masks, names of other projects,
                                                   what an output means
     board                                         copied to boards: imports nothing of edgemamba

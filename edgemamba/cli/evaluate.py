@@ -19,7 +19,7 @@ def evaluate(
     data_root: Path | None = DATA_ROOT,
     group: str | None = GROUP,
     split: str | None = typer.Option(
-        None, "--split", help="image, patient or fold:K. Default: the run's.", show_default=False
+        None, "--split", help="image, patient, official or fold:K. Default: the run's.", show_default=False
     ),
     part: str = typer.Option("test", "--part", help="test, val or train."),
     threshold: float = typer.Option(0.5, "--threshold", help="Probability from which a pixel is lesion."),
@@ -109,8 +109,9 @@ def _show_classes(document: dict[str, Any]) -> None:
         ]
     )
     print()
-    rows = [[name, *_share(document[name])] for name in ("top1", "top5")]
-    output.table(["right among the best", "share", "95 % interval"], rows)
+    names = {"top1": "top-1", "top5": "top-5", "balanced": "top-1, mean over classes"}
+    rows = [[label, *_share(document[name])] for name, label in names.items()]
+    output.table(["right", "share", "95 % interval"], rows)
     print()
     worst = [[row["label"], f"{row['top1']:.4f}", str(row["images"])] for row in document["per_class"][:5]]
     output.table(["least accurate classes", "top-1", "images"], worst)

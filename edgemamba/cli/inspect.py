@@ -9,7 +9,12 @@ from edgemamba.cli.options import JSON
 
 def inspect(
     subject: str = typer.Argument(help="A model name, a run folder or a Bundle folder."),
-    size: int = typer.Option(256, "--size", help="Input height and width for a model name, pixels."),
+    size: int | None = typer.Option(
+        None,
+        "--size",
+        help="Input height and width for a model name, pixels. Default: the model's.",
+        show_default=False,
+    ),
     as_json: bool = JSON,
 ) -> None:
     """Show parameters, multiply-accumulates, scan shapes, files, sizes and provenance.
@@ -21,7 +26,7 @@ def inspect(
     from edgemamba.cli import output
     from edgemamba.stages.inspect import inspect_subject
 
-    document = inspect_subject(subject, (size, size))
+    document = inspect_subject(subject, None if size is None else (size, size))
     if as_json:
         output.document(document)
         return

@@ -39,6 +39,7 @@ def _models() -> _Listing:
     rows = [
         [
             m.name,
+            m.task,
             f"{m.parameters:,}",
             str(m.stride),
             "-" if m.paper_dice is None else f"{m.paper_dice}",
@@ -47,7 +48,7 @@ def _models() -> _Listing:
         for m in MODELS.values()
     ]
     return (
-        ["name", "parameters", "stride", "paper Dice", "what"],
+        ["name", "task", "parameters", "stride", "paper Dice", "what"],
         rows,
         [dataclasses.asdict(m) for m in MODELS.values()],
     )
@@ -73,7 +74,8 @@ def _datasets() -> _Listing:
     from edgemamba.data import DATASETS
 
     found = DATASETS.values()
-    return ["name", "what"], [[d.name, d.summary] for d in found], [dataclasses.asdict(d) for d in found]
+    rows = [[d.name, d.task, d.summary] for d in found]
+    return ["name", "task", "what"], rows, [dataclasses.asdict(d) for d in found]
 
 
 def _weights() -> _Listing:

@@ -11,7 +11,7 @@ from edgemamba.cli.options import JSON, QUIET, THREADS
 
 
 def predict(
-    bundle: Path = typer.Argument(help="A Bundle folder."),
+    subject: str = typer.Argument(help="A Bundle folder, a run folder, or the name of packaged weights."),
     images: list[Path] = typer.Argument(help="Images of any size: TIFF, PNG, JPEG, GIF, BMP, WebP; or .npy."),
     out: Path = typer.Option(Path("predictions"), "-o", "--out", help="Folder for the results."),
     threshold: float | None = typer.Option(
@@ -22,7 +22,7 @@ def predict(
     quiet: bool = QUIET,
     as_json: bool = JSON,
 ) -> None:
-    """Run a deployed artifact on images.
+    """Run a deployed artifact, or a trained run, on images.
 
     Segmentation gives masks (0/255 PNG at the image's own size) and overlays, classification the best classes and
     classes.csv, another project's network the output as .npy (and takes .npy). Research use only; not a medical
@@ -30,13 +30,14 @@ def predict(
 
     \b
     edgemamba predict bundles/ul-vm-unet-cpu-fp32 scan.tif -o out
+    edgemamba predict runs/resnet9 picture.png
     """
     from edgemamba.cli import output
     from edgemamba.console import Console
     from edgemamba.evaluation.predict import predict_images
 
     console = Console(quiet=quiet or as_json)
-    results = predict_images(bundle, images, out, console, threshold=threshold, runtime=runtime, threads=threads or 1)
+    results = predict_images(subject, images, out, console, threshold=threshold, runtime=runtime, threads=threads or 1)
     if as_json:
         output.document({"schema": "edgemamba.predict/1", "out": str(out), "images": results})
     else:

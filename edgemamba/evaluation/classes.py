@@ -1,5 +1,5 @@
-"""Score classifiers on images of a data set: top-1 and top-5 with intervals, every class, the most frequent mistakes;
-and how much of a reference's accuracy another artifact of it keeps.
+"""Score classifiers on images of a data set: top-1, top-5 and the mean over classes with intervals, every class, the
+most frequent and the surest mistakes; and how much of a reference's accuracy another artifact of it keeps.
 
 A predictor is any function from images (n, 3, h, w) float32 in [0, 1] to probabilities (n, K) float32.
 """
@@ -20,7 +20,7 @@ from edgemamba.console import Console
 from edgemamba.errors import InputError, VerificationError
 from edgemamba.evaluation.bootstrap import CONFIDENCE, RESAMPLES
 from edgemamba.evaluation.evaluate import read_batches, refuse_nothing
-from edgemamba.evaluation.shares import Hits, Share, ratio, share
+from edgemamba.evaluation.shares import Hits, Share, balanced, ratio, share
 
 if TYPE_CHECKING:
     from edgemamba.data.base import Dataset
@@ -74,6 +74,15 @@ class Answers:
         """Share of images whose true class is among the ``top`` best."""
         return share(self.right(top))
 
+    def balanced(self, *, seed: int = 0) -> Share:
+        """Mean over the classes of each one's accuracy."""
+        return balanced(self.right(), self.truth, seed=seed)
+
+    def surest_mistakes(self, count: int = _LISTED) -> list[int]:
+        """Rows of the images with a wrong first class, the most probable first."""
+        rows = np.flatnonzero(~self.right())
+        return [int(row) for row in rows[np.argsort(-self.probability[rows], kind="stable")][:count]]
+
     def per_class(self) -> list[dict[str, Any]]:
         """A row a class that occurs, least accurate first."""
         right = self.right()
@@ -95,8 +104,8 @@ class Answers:
             for (true, said), number in ranked
         ]
 
-    def document(self) -> dict[str, Any]:
-        """Everything but the rows, as strict JSON."""
+    def document(self, *, seed: int = 0) -> dict[str, Any]:
+        """Everything but the rows, as strict JSON; ``seed`` of the bootstrap."""
         return {
             "schema": "edgemamba.classification/1",
             "task": "classification",
@@ -107,9 +116,19 @@ class Answers:
             "classes": len(self.labels),
             "top1": self.accuracy().document(),
             f"top{TOP}": self.accuracy(TOP).document(),
-            "interval": {"confidence": CONFIDENCE, "unit": "image"},
+            "balanced": self.balanced(seed=seed).document(),
+            "interval": {"confidence": CONFIDENCE, "unit": "image", "resamples": RESAMPLES, "seed": seed},
             "per_class": self.per_class(),
             "mistakes": self.mistakes(),
+            "surest_mistakes": [
+                {
+                    "id": self.ids[row],
+                    "truth": self.labels[self.truth[row]],
+                    "first": self.labels[self.first[row]],
+                    "probability": float(self.probability[row]),
+                }
+                for row in self.surest_mistakes()
+            ],
         }
 
     def per_image_csv(self) -> str:

@@ -6,14 +6,24 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from edgemamba.accelerator import resolve_device
 from edgemamba.bundle.check import MANIFEST
 from edgemamba.console import Console
-from edgemamba.data import DATASETS, Dataset, Split, open_dataset, open_ref, split_dataset
+from edgemamba.data import (
+    DATASETS,
+    Dataset,
+    Split,
+    default_split,
+    open_dataset,
+    open_ref,
+    refuse_other_task,
+    split_dataset,
+)
 from edgemamba.data.catalogue import ENVIRONMENT
 from edgemamba.errors import InputError, Unsupported, UsageError, did_you_mean, require
+from edgemamba.evaluation.class_pictures import mistake_pictures
 from edgemamba.evaluation.classes import classify
 from edgemamba.evaluation.contribution import ssm_contribution
 from edgemamba.evaluation.evaluate import Evaluation, Predict
@@ -23,6 +33,7 @@ from edgemamba.evaluation.predictors import bundle_predictor
 from edgemamba.evaluation.volumes import Postprocessing, evaluate_volumes
 from edgemamba.files import new_folder, refuse_taken, refuse_unwritable, sha256_bytes, write_json, write_text
 from edgemamba.records import DataRef
+from edgemamba.registry import Task
 from edgemamba.sources import open_source
 
 PARTS = ("test", "val", "train")
@@ -75,7 +86,7 @@ class _Subject:
     size: tuple[int, int]
     data: DataRef | None
     about: dict[str, Any]
-    task: str
+    task: Task
     labels: tuple[str, ...]
     model: Any = None
 
@@ -205,14 +216,18 @@ def _classes(
     console: Console,
 ) -> dict[str, Any]:
     """The evaluation of a classifier."""
-    if options.ssm:
-        raise UsageError("--ssm compares masks: it is for networks that segment", hint="leave it out")
+    if options.ssm or options.threshold != EvaluateOptions.threshold or not options.processing.idle:
+        raise UsageError(
+            "--ssm, --threshold, --flips, --neighbours and --components are for networks that segment",
+            hint="leave them out",
+        )
     answers, _ = classify([opened.predict], dataset, indices, opened.size, console, labels=opened.labels, split=split)
-    document = {**answers[0].document(), "part": options.part, "subject": opened.about}
+    document = {**answers[0].document(seed=options.seed), "part": options.part, "subject": opened.about}
     if options.out is not None:
         with new_folder(options.out) as folder:
             write_json(folder / "evaluation.json", document)
             write_text(folder / "per_image.csv", answers[0].per_image_csv())
+            write_pictures(mistake_pictures(dataset, answers[0]), folder / "pictures")
     return document
 
 
@@ -230,7 +245,9 @@ def _open(subject: str, options: EvaluateOptions, console: Console) -> _Subject:
             "precision": manifest.precision,
             "runtime": f"{predictor.runtime} {predictor.version}",
         }
-        return _Subject(predictor, predictor.size, manifest.data, about, manifest.task, tuple(manifest.labels))
+        return _Subject(
+            predictor, predictor.size, manifest.data, about, cast(Task, manifest.task), tuple(manifest.labels)
+        )
     source = open_source(subject)
     require("torch", "train")
     import torch
@@ -256,9 +273,11 @@ def _data(opened: _Subject, options: EvaluateOptions) -> tuple[Dataset, Split]:
     """The data asked for, else the subject's own."""
     if options.data is not None:
         name, root, settings = options.data
+        refuse_other_task(name, opened.task, str(opened.about["model"]))
         dataset = open_dataset(name, root, **settings)
-        own = opened.data.split if opened.data is not None else "patient"
-        return dataset, split_dataset(dataset, options.split or own)
+        own, usual = opened.data.split if opened.data is not None else "patient", default_split(name, root)
+        # Parts of its own are a matter of the data, other splits one of the run.
+        return dataset, split_dataset(dataset, options.split or (usual if "official" in (own, usual) else own))
     if opened.data is None:
         raise InputError(
             f"{opened.about['name']} does not say which data it was trained on",

@@ -95,7 +95,7 @@ def case_pictures(
         legend = ((SKY, "found"), (YELLOW, "missed"), (VERMILION, "false alarm"))
         missed, wrong = case.true - case.true_positive, case.predicted - case.true_positive
         caption = f"{case.id}: {verdict}; lesion {case.true} pixels, missed {missed}, false alarm {wrong}"
-        found.append(Picture(_stem(case.id), caption, _strip(f"{case.id}    {verdict}", panels, legend)))
+        found.append(Picture(_stem(case.id), caption, strip(f"{case.id}    {verdict}", panels, legend)))
     return found
 
 
@@ -149,7 +149,7 @@ def _paint(shown: Pixels, first: Pixels, second: Pixels) -> Pixels:
     return drawn
 
 
-def _strip(title: str, panels: Sequence[Panel], legend: Legend) -> Image.Image:
+def strip(title: str, panels: Sequence[Panel], legend: Legend) -> Image.Image:
     """Panels side by side under a title, each with its caption, and the legend below the last one."""
     tiles = [_tile(pixels) for _, pixels in panels]
     height = max(tile.height for tile in tiles)

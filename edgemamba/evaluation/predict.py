@@ -1,4 +1,4 @@
-"""Results of image files from a Bundle: what ``edgemamba predict`` does.
+"""Results of image files from a Bundle or a run: what ``edgemamba predict`` does.
 
 Every image is decoded once before anything runs, so that all bad ones are named together, and results move
 into the output folder only when all of them are there. What is written for an image is the task's, by the board's own
@@ -19,15 +19,14 @@ from edgemamba.board import outputs
 from edgemamba.board.images import ImageError, of_channels, open_array, open_image, to_input
 from edgemamba.console import Console
 from edgemamba.errors import InputError, UsageError, VerificationError
-from edgemamba.evaluation.predictors import BundlePredictor, bundle_predictor
+from edgemamba.evaluation.predictors import BundlePredictor, RunPredictor, predictor_of
 from edgemamba.files import new_folder, write_text
-from edgemamba.records import Manifest
 
 TABLE = "classes.csv"
 
 
 def predict_images(
-    bundle: Path,
+    subject: str | Path,
     images: Sequence[Path],
     out: Path,
     console: Console,
@@ -36,7 +35,7 @@ def predict_images(
     runtime: str = "auto",
     threads: int = 1,
 ) -> list[dict[str, Any]]:
-    """Run the artifact of ``bundle`` on ``images``, into the folder ``out``.
+    """Run the artifact of a Bundle, or a trained run, on ``images``, into the folder ``out``.
 
     Segmentation writes ``STEM_mask.png`` (0 and 255) and ``STEM_overlay.png`` at each image's own size,
     classification ``classes.csv`` of the best classes, another project's network ``STEM.npy``. Results of images of
@@ -60,10 +59,10 @@ def predict_images(
         raise InputError(f"{out} is a file, not a folder", hint="choose another place with --out")
     names = output_names(images)
     refuse_unreadable(images)
-    predictor = bundle_predictor(bundle, runtime, threads)
+    predictor = predictor_of(str(subject), runtime, threads)
     if predictor.note:
         console.line(predictor.note)
-    output = _output(predictor.manifest, threshold)
+    output = _output(predictor.document, threshold)
     place = out.resolve()
     staged = place.with_name(f".{place.name}.new-{os.getpid()}")
     rows = []
@@ -78,12 +77,11 @@ def predict_images(
     return rows
 
 
-def _output(manifest: Manifest, threshold: float | None) -> outputs.Output:
-    """The board's rules for this Bundle, with another threshold where one is given."""
-    document = manifest.model_dump(mode="json", by_alias=True)
+def _output(document: dict[str, Any], threshold: float | None) -> outputs.Output:
+    """The board's rules for this network, with another threshold where one is given."""
     if threshold is not None:
-        if manifest.threshold is None:
-            raise UsageError(f"a threshold means nothing to {manifest.name}", hint="leave --threshold out")
+        if document["threshold"] is None:
+            raise UsageError(f"a threshold means nothing to {document['name']}", hint="leave --threshold out")
         document["threshold"] = threshold
     return outputs.open_output(document)
 
@@ -141,10 +139,12 @@ def output_names(images: Sequence[Path]) -> list[str]:
     return list(taken)
 
 
-def _predict_one(predictor: BundlePredictor, output: outputs.Output, path: Path, place: Path) -> dict[str, Any]:
-    channels = predictor.manifest.input_channels
+def _predict_one(
+    predictor: BundlePredictor | RunPredictor, output: outputs.Output, path: Path, place: Path
+) -> dict[str, Any]:
+    channels = predictor.channels
     try:
-        if path.suffix == ".npy" and predictor.manifest.task == "tensor":
+        if path.suffix == ".npy" and predictor.document["task"] == "tensor":
             x = open_array(path, (1, channels, *predictor.size))
             image: Any = x
         else:

@@ -58,6 +58,30 @@ def share(hits: Hits) -> Share:
     return Share(point, max(0.0, min(middle - half, point)), min(1.0, max(middle + half, point)), "Wilson", images)
 
 
+def balanced(hits: Hits, classes: NDArray[np.int64], *, seed: int = 0) -> Share:
+    """Mean over the classes that occur of the share of true values in each, with a percentile bootstrap over images.
+
+    Drawing images anew is drawing the counts of class and outcome from a multinomial distribution; a class that is not
+    drawn is not in that resample's mean.
+    """
+    images = len(hits)
+    if images == 0:
+        return Share(None, None, None, "no images", 0)
+    _, class_of = np.unique(classes, return_inverse=True)
+    cells = np.bincount(2 * class_of + hits, minlength=2 * (int(class_of.max()) + 1)).reshape(-1, 2)
+    point = float((cells[:, 1] / cells.sum(axis=1)).mean())
+    if images < MINIMUM_IMAGES:
+        return Share(point, None, None, f"no interval: fewer than {MINIMUM_IMAGES} images", images)
+    draws = np.random.default_rng(seed).multinomial(images, cells.reshape(-1) / images, size=RESAMPLES)
+    drawn = draws.reshape(RESAMPLES, -1, 2)
+    totals = drawn.sum(axis=2)
+    shares = np.divide(drawn[:, :, 1], totals, out=np.zeros(totals.shape), where=totals > 0)
+    values = shares.sum(axis=1) / (totals > 0).sum(axis=1)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return Share(point, float(low), float(high), "percentile bootstrap", images)
+
+
 def ratio(above: Hits, below: Hits, *, seed: int = 0) -> Share:
     """sum(above) / sum(below) over the same images, with a paired percentile bootstrap over images.
 

@@ -14,12 +14,12 @@ from edgemamba.sources import IMPORT_RECORD, ImportedSource, TrainedSource, open
 SCHEMA = "edgemamba.inspect/1"
 
 
-def inspect_subject(subject: str, size: tuple[int, int] = (256, 256)) -> dict[str, Any]:
+def inspect_subject(subject: str, size: tuple[int, int] | None = None) -> dict[str, Any]:
     """Describe a model name, packaged weights, a run folder or a Bundle folder.
 
     Args:
         subject: what to describe.
-        size: input height and width for a model name, pixels; a run and a Bundle know theirs.
+        size: input height and width for a model name, pixels, None takes the model's; a run and a Bundle know theirs.
 
     Returns:
         schema, kind (model, weights, run or bundle), name, model, size, parameters, multiply-accumulates, the
@@ -51,7 +51,7 @@ def inspect_subject(subject: str, size: tuple[int, int] = (256, 256)) -> dict[st
         "summary": info.summary,
         "task": info.task,
         "paper_dice": info.paper_dice,
-        **_cost(info.name, size),
+        **_cost(info.name, size or info.size),
     }
 
 

@@ -171,7 +171,7 @@ def test_impossible_thresholds(bundle, tmp_path, threshold):
 
 def test_bad_places(bundle, tmp_path):
     draw(tmp_path / "a.png", SIZE)
-    with pytest.raises(InputError, match="not a Bundle"):
+    with pytest.raises(InputError, match="neither a Bundle nor a run"):
         predict_images(tmp_path, [tmp_path / "a.png"], tmp_path / "out", QUIET)
     with pytest.raises(InputError, match="is a file"):
         predict_images(bundle, [tmp_path / "a.png"], tmp_path / "a.png", QUIET)

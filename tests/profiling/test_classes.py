@@ -124,7 +124,7 @@ def test_evaluate_takes_runs_and_bundles(bundles: dict[str, Path], run: Path, tm
     assert by_run["top1"]["value"] == pytest.approx(right(open_source(run).build()).mean())
     rows = (tmp_path / "out" / "per_image.csv").read_text().splitlines()
     assert len(rows) == 25 and rows[0] == "id,truth,best_1,best_2,best_3,best_4,probability"
-    with pytest.raises(UsageError, match="--ssm compares masks"):
+    with pytest.raises(UsageError, match="are for networks that segment"):
         evaluate_subject(str(run), EvaluateOptions(device="cpu", ssm=True), QUIET)
 
 
