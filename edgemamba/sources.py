@@ -350,6 +350,19 @@ def open_source(name: str | Path | None = None, *, runs: Path = Path("runs")) ->
     raise UsageError(f"{name} is neither a run folder nor packaged weights", hint=did_you_mean(str(name), packaged))
 
 
+def with_images(source: TrainedSource | ImportedSource, images: Path | None) -> TrainedSource | ImportedSource:
+    """The source with a user's own images, which verify and calibrate an import.
+
+    Raises:
+        UsageError: the source's own data is known.
+    """
+    if images is None:
+        return source
+    if not isinstance(source, ImportedSource):
+        raise UsageError(f"--images is for networks whose data is not known; {source.name} has its own", hint="drop it")
+    return dataclasses.replace(source, images=images)
+
+
 def _open(name: str, folder: Path, weights: str) -> TrainedSource:
     record = load_record(folder / RECORD, RunRecord)
     path = folder / weights

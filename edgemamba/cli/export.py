@@ -38,7 +38,7 @@ def export(
         show_default=False,
     ),
     images: Path | None = typer.Option(
-        None, "--images", help="Folder of images that verify and calibrate Class.", show_default=False
+        None, "--images", help="Folder of images that verify and calibrate Class, or an import.", show_default=False
     ),
     artifact_format: str | None = typer.Option(
         None, "--format", help="onnx or tflite. Default: the target's.", show_default=False
@@ -78,7 +78,7 @@ def export(
     from edgemamba.files import read_json
     from edgemamba.foreign.source import open_module, parse
     from edgemamba.presets import find_target
-    from edgemamba.sources import Source, open_source
+    from edgemamba.sources import Source, open_source, with_images
     from edgemamba.stages import pipeline
     from edgemamba.stages.plan import DEFAULT_QUANTIZER, Options
 
@@ -92,11 +92,11 @@ def export(
         for note in notes:
             console.warn(note)
     else:
-        if own := set(given(context)) & {"--kwargs", "--input", "--output", "--images"}:
+        if own := set(given(context)) & {"--kwargs", "--input", "--output"}:
             raise UsageError(f"{', '.join(sorted(own))} needs --module", hint="--module path/to/file.py:Class")
         if run is not None and weights is not None:
             raise UsageError("a run and --weights exclude each other", hint="give one of them")
-        source = open_source(weights or run)
+        source = with_images(open_source(weights or run), images)
     options = Options(
         format=cast(Any, artifact_format),
         quantizer=cast(Any, quantizer or DEFAULT_QUANTIZER),

@@ -140,9 +140,9 @@ class Run:
 
     def _resume(self, earlier: RunRecord) -> list[Row]:
         tensors, rows = self.folder.load_state()
-        top = {name: tensors.pop(f"best/{name}") for name in self.best_model.state_dict()}
-        self.best_model.load_state_dict(top)
+        top = {name.removeprefix("best/"): tensors.pop(name) for name in [*tensors] if name.startswith("best/")}
         self.learner.load(tensors)
+        self.best_model.load_state_dict(top)
         for origin in {STARTED_FROM, ENCODER_FROM} & earlier.environment.keys():
             self.folder.environment[origin] = earlier.environment[origin]
         now = self.folder.environment

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from edgemamba.cli.main import app
 from edgemamba.console import Console
-from edgemamba.errors import InputError, Unsupported
+from edgemamba.data import open_dataset
+from edgemamba.errors import InputError, Unsupported, UsageError
 from edgemamba.evaluation.command import EvaluateOptions, evaluate_subject
 from edgemamba.files import sha256_file
 from edgemamba.importing import import_weights
 from edgemamba.presets import find_target
 from edgemamba.records import ImportRecord, load_record
-from edgemamba.sources import ImportedSource, TrainedSource, open_source
+from edgemamba.sources import ImportedSource, TrainedSource, open_source, with_images
 from edgemamba.stages import pipeline
 from edgemamba.stages.inspect import inspect_subject
 from edgemamba.stages.plan import Options
@@ -84,14 +86,27 @@ def test_export_to_a_bundle(imported: Path, tmp_path: Path) -> None:
 
 
 def test_int8_says_that_nothing_is_known_to_calibrate_on(imported: Path, tmp_path: Path) -> None:
-    plan = pipeline.plan(open_source(imported), find_target("cpu"), "int8", Options(out=tmp_path / "bundle"))
-    with pytest.raises(InputError, match="does not say on which data it was trained"):
-        pipeline.run(plan, QUIET)
+    with pytest.raises(UsageError, match="nothing is known of its data"):
+        pipeline.plan(open_source(imported), find_target("cpu"), "int8", Options(out=tmp_path / "bundle"))
+
+
+def test_int8_with_images_of_ones_own(imported: Path, run_folder: Path, tmp_path: Path) -> None:
+    dataset = open_dataset("phantoms", patients=4, slices=8, size=64)
+    (tmp_path / "own").mkdir()
+    for index in range(len(dataset.samples)):
+        Image.fromarray(dataset.read(index)[0]).save(tmp_path / "own" / f"{index}.png")
+    source = with_images(open_source(imported), tmp_path / "own")
+    options = Options(out=tmp_path / "bundle", calibration=16, verify_images=16)
+    folder = pipeline.run(pipeline.plan(source, find_target("cpu"), "int8", options), QUIET)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["precision"] == "int8" and manifest["verification"]["images"] == 16
+    with pytest.raises(UsageError, match="small has its own"):
+        with_images(open_source(run_folder), tmp_path / "own")
 
 
 def test_it_is_no_teacher(imported: Path, source: TrainedSource) -> None:
     with pytest.raises(InputError, match="does not say on which data it was trained"):
-        open_teachers([imported], source.data, 0.5, torch.device("cpu"), amp=False)
+        open_teachers([imported], source.data, 0.5, torch.device("cpu"))
 
 
 def test_places_that_are_taken(checkpoint: Path, imported: Path, run_folder: Path, tmp_path: Path) -> None:
