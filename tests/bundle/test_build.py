@@ -13,10 +13,12 @@ import pytest
 from board import bundles
 
 from edgemamba import bundle
+from edgemamba.board import runner
 from edgemamba.bundle import golden
+from edgemamba.bundle.check import sums_text
 from edgemamba.errors import EdgemambaError, InputError, VerificationError
 from edgemamba.presets import targets
-from edgemamba.records import Manifest, load_record
+from edgemamba.records import FileEntry, Manifest, load_record
 
 ALWAYS = {
     "manifest.json",
@@ -252,3 +254,21 @@ def test_a_bundle_works_wherever_it_is_copied(onnx: bundles.Exported, tmp_path: 
     shutil.rmtree(tmp_path / "out")
     assert bundle.check(moved).name == "ul-vm-unet-cpu-fp32"
     assert json.loads((moved / "manifest.json").read_text())["stages"][0]["facts"] == {"nodes": 7}
+
+
+def test_a_bundle_of_the_first_schema_is_taken(onnx: bundles.Exported, tmp_path: Path) -> None:
+    """As edgemamba wrote them while it knew masks only."""
+    folder = tmp_path / "out"
+    bundles.build(folder, onnx, "cpu")
+    document = json.loads((folder / "manifest.json").read_text())
+    document["schema"] = "edgemamba.bundle/1"
+    document["golden"]["mask_agreement"] = document["golden"].pop("agreement")
+    del document["labels"]
+    (folder / "manifest.json").write_text(json.dumps(document))
+    entries = [FileEntry(**entry) for entry in document["files"]]
+    (folder / "SHA256SUMS").write_text(sums_text(folder, entries))
+    manifest, session = bundle.open_bundle(folder)
+    assert manifest.golden.agreement == document["golden"]["mask_agreement"] and manifest.labels == []
+    board = runner.load_manifest(folder)
+    runner.check_files(folder, board)
+    assert runner.check_golden(folder, board, session)["ok"]
