@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 
 from edgemamba.errors import EdgemambaError, InputError, Unsupported
@@ -70,8 +71,12 @@ def capture(module: nn.Module, shape: Sequence[int]) -> ExportedProgram:
     with torch.no_grad(), warnings.catch_warnings():
         # torch warns about itself here, and old code about its age.
         warnings.simplefilter("ignore")
+        # A forward pass may count its calls; the graph starts where the network was.
+        state = {name: buffer.clone() for name, buffer in module.named_buffers()}
         with located(module, _refused):
             module(example)
+        for name, buffer in module.named_buffers():
+            buffer.copy_(state[name])
         with located(module, _not_followed):
             program = torch.export.export(module, (example,), strict=False)
             table = torch.export.default_decompositions()
@@ -94,8 +99,12 @@ def _check_sizes(program: ExportedProgram) -> None:
 
 
 def _tidy(program: ExportedProgram) -> None:
-    """Drop what computes nothing, and give memory that nobody has written yet a value."""
+    """Drop what computes nothing or is kept for a next call, and give memory that nobody has written yet a value."""
     graph = program.graph_module.graph
+    result = next(node for node in graph.nodes if node.op == "output")
+    specs = program.graph_signature.output_specs
+    given = zip(result.args[0], specs, strict=True)  # type: ignore[arg-type]
+    result.args = (tuple(value for value, spec in given if spec.kind is OutputKind.USER_OUTPUT),)
     for node in list(graph.nodes):
         if node.target is aten._assert_tensor_metadata.default:
             graph.erase_node(node)

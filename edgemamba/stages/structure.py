@@ -116,6 +116,16 @@ class Structure:
             found.add(i)
         return found
 
+    def feeding(self) -> int | None:
+        """The layer with weights whose result, through steps of one input only, the head reads; None without any."""
+        head = [i for i in self._head() if self.steps[i].weighted]
+        before = self._before(head[0]) if head else []
+        while len(set(before)) == 1:
+            if self.steps[before[0]].weighted:
+                return before[0]
+            before = self._before(before[0])
+        return None
+
     def _attention(self) -> set[int]:
         found: set[int] = set()
         for i in reversed(range(len(self.steps))):

@@ -31,7 +31,7 @@ class PictureAugmenter:
         self.settings = settings
         self.generator = generator
         self.device = generator.device
-        self.classes = classes
+        self.classes = torch.arange(classes, device=self.device)
         self.height, self.width = size
         # Pixel centres, -1 to 1.
         self.y = (torch.arange(self.height, device=self.device) * 2 + 1) / self.height - 1
@@ -49,7 +49,7 @@ class PictureAugmenter:
         """
         moved = F.grid_sample(images.float(), self._grid(len(images)), padding_mode="zeros", align_corners=False)
         x = self._holes(self._colours(moved * (1 / 255)))
-        return self._mix(x, F.one_hot(classes, self.classes).float())
+        return self._mix(x, (classes[:, None] == self.classes).float())
 
     def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self.generator, device=self.device)
@@ -58,14 +58,14 @@ class PictureAugmenter:
         """Where each output pixel comes from, (B, H, W, 2): mirrored, moved by whole pixels, turned and scaled."""
         s = self.settings
         steps = torch.floor(self._uniform(2, count) * (2 * s.shift + 1)) - s.shift
-        shift = steps * torch.tensor([[2 / self.width], [2 / self.height]], device=self.device)
+        across, down = steps[0] * (2 / self.width), steps[1] * (2 / self.height)
         flip = 1 - 2 * (self._uniform(count) < s.flip).float()
         angle = (self._uniform(count) * 2 - 1) * math.radians(s.rotation_degrees)
         zoom = torch.exp((self._uniform(count) * 2 - 1) * math.log(s.scale))
         cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
         # Pixels are square, the coordinates of a wide picture are not.
-        across, down = self.height / self.width, self.width / self.height
-        rows = torch.stack([flip * cos, flip * -sin * across, shift[0], sin * down, cos, shift[1]], -1)
+        tall, wide = self.height / self.width, self.width / self.height
+        rows = torch.stack([flip * cos, flip * -sin * tall, across, sin * wide, cos, down], -1)
         return F.affine_grid(rows.view(count, 2, 3), [count, 3, self.height, self.width], align_corners=False)
 
     def _colours(self, x: Tensor) -> Tensor:

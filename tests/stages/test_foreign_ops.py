@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from onnx_run import run_graph, to_graph
 from tflite_run import names, run
 from torch import Tensor, nn
@@ -263,6 +264,44 @@ def test_onnx_runtime_computes_what_torch_computes(name: str) -> None:
     found = run_graph(to_graph(module, tuple(x.shape)), x.numpy())
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=5e-6)
+
+
+class Remembering(nn.Module):
+    """Keeps maps for a picture, counts calls, updates a buffer, checkpoints, and has its weights made up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.utils.spectral_norm(nn.Conv2d(8, 6, 1))
+        self.second = nn.utils.parametrizations.weight_norm(nn.Conv2d(6, 6, 1))
+        self.register_buffer("seen", torch.zeros(1, 6, 1, 1))
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.utils.checkpoint.checkpoint(self.first, x, use_reentrant=True)
+        self.attention = y.softmax(1)
+        self.calls += 1
+        self.seen += 1
+        z: Tensor = self.second(y) * self.attention + self.seen
+        return z
+
+
+@pytest.mark.parametrize("kind", ["remembering", "transformer"])
+def test_modules_that_do_more_than_compute(kind: str) -> None:
+    torch.manual_seed(0)
+    made = Remembering if kind == "remembering" else lambda: nn.TransformerEncoderLayer(6, 2, 12, batch_first=True)
+    shape = IMAGE if kind == "remembering" else TOKENS
+    x = torch.randn(shape)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        expected = made().eval()(x).numpy()
+    for export in (
+        lambda m: run(convert(m, shape, foreign=True), x.numpy()),
+        lambda m: run_graph(to_graph(m, shape), x.numpy()),
+    ):
+        torch.manual_seed(1)
+        network = made().eval()
+        found = export(network)
+        np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=2e-5, atol=5e-6)
 
 
 class Deep(nn.Module):

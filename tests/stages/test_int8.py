@@ -25,7 +25,7 @@ from edgemamba.stages.onnx_graph import attributes, initializers
 from edgemamba.stages.onnx_groups import group_nodes
 from edgemamba.stages.plan import QUANTIZERS, QuantizerName
 from edgemamba.stages.qdq import check_form, quantize_weight, read
-from edgemamba.stages.quantizers import activation_ranges
+from edgemamba.stages.quantizers import activation_ranges, nearest
 from edgemamba.stages.to_onnx import to_onnx
 from edgemamba.stages.verify import verify
 from edgemamba.tasks.segmentation import Segmentation
@@ -267,3 +267,15 @@ def test_comparison_scores_both_quantizers(
         assert table[name]["retention"] == pytest.approx(table[name]["dice"] / table["fp32"]["dice"])
         assert table[name]["mask_dice"] > 0.98
         assert 0 <= table[name]["false_alarms"] <= 1
+
+
+def test_the_nearer_graph_is_taken(graph: onnx.ModelProto, calibration: CalibrationSet) -> None:
+    """A quantizer's corrected biases are kept only where they help on the calibration images."""
+    shifted = onnx.ModelProto()
+    shifted.CopyFrom(graph)
+    bias = initializers(shifted.graph)["final.bias"]
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.1), bias.name))
+    assert nearest(graph, (shifted, graph), calibration) == 1
+    assert nearest(graph, (graph, shifted), calibration) == 0
+    _, facts = quantize(graph, calibration, quantizer="nncf", task="segmentation")
+    assert facts["bias_correction"] in ("kept", "dropped")

@@ -63,7 +63,8 @@ def test_tflite_leaves_the_same_layers_float(name: str, tmp_path: Path) -> None:
     model = tflite_graph.read(tmp_path / "m.tflite")
     chosen = {layer for layer, kind in tflite_quant.int8_layers(model).values() if kind not in ("MAX_POOL_2D",)}
     names = {layer for layer in tflite_quant._names(model) if not re.search(r"(^|\.)(_averages|matrix)", layer)}
-    floats = names - chosen
+    last = tflite_quant._structure(model).feeding()
+    floats = names - chosen - ({tflite_quant._layer_name(model, last)} if last is not None else set())
     assert all(re.search(r"dt_proj|^scab|^(final|head|fc|decoder\.seg_layers\.3)$", layer) for layer in floats)
     assert len(floats & chosen) == 0 and len(chosen) > 5
 
@@ -92,6 +93,14 @@ def test_gates_are_told_from_activations(tmp_path: Path) -> None:
     assert found["stem"] == found["mix"] == found["value"] == ["int8"]
     assert found["squeeze"] == found["excite"] == found["gate"] == ["attention"]
     assert found["out"] == ["head"]
+
+
+def test_the_layer_before_the_head_is_found_through_steps_of_one_input(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 4, 2, 2), nn.ReLU(), nn.Conv2d(4, 1, 1))
+    to_tflite(net.eval(), (16, 16), tmp_path / "m.tflite")
+    model = tflite_graph.read(tmp_path / "m.tflite")
+    assert sorted(name for name, _ in tflite_quant.int8_layers(model).values()) == ["0"]
 
 
 def test_written_out_norms_of_any_name_are_found(tmp_path: Path) -> None:
