@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,13 @@ from edgemamba.train.step import TrainStep
 from train.runs import tiny
 
 BATCH = 4
+# Enough to find lesions.
+LONGER: dict[str, Any] = {
+    "size": 64,
+    "epochs": 10,
+    "batch": 4,
+    "data_options": {"patients": 10, "slices": 8, "size": 64},
+}
 BATCHES = [[0, 1, 2, 3], [7, 5, 6, 4]]
 
 
@@ -83,7 +91,7 @@ def gradients(folder: Path) -> None:
 
 def run(folder: Path) -> None:
     """A run by two processes."""
-    train(tiny(folder / "out", size=64, epochs=6, batch=10), Console())
+    train(tiny(folder / "out", **LONGER), Console())
 
 
 def breaks(folder: Path) -> None:

@@ -42,7 +42,7 @@ def table(run: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of six epochs by two processes."""
+    """A run by two processes."""
     folder = tmp_path_factory.mktemp("shared")
     with pytest.MonkeyPatch.context() as patch:
         environment.__wrapped__(patch)  # type: ignore[attr-defined]
@@ -71,16 +71,18 @@ def test_gradients_are_those_of_one_process(tmp_path: Path) -> None:
 
 
 def test_a_run_by_two_is_as_good_as_by_one_and_is_written_once(shared: Path, tmp_path: Path) -> None:
-    alone = train(tiny(tmp_path / "out", size=64, epochs=6, batch=10), QUIET)
+    alone = train(tiny(tmp_path / "out", **shared_step.LONGER), QUIET)
     record = load_record(shared / "run.json", RunRecord)
-    assert (record.state, record.epochs_done, record.batch) == ("finished", 6, 10)
+    assert (record.state, record.epochs_done, record.batch) == ("finished", 10, 4)
     assert (record.environment["devices"], record.environment["backend"]) == (2, "gloo")
     assert (alone.environment["devices"], alone.environment["backend"]) == (1, None)
     rows, others = table(shared), table(tmp_path / "out")
     assert [row["step"] for row in rows] == [row["step"] for row in others]
     assert [row["lr"] for row in rows] == [row["lr"] for row in others]
-    assert abs(float(rows[-1]["val_loss"]) - float(others[-1]["val_loss"])) < 0.15
-    assert abs(float(rows[-1]["train_loss"]) - float(others[-1]["train_loss"])) < 0.25
+    # Two seeds of one process differ by 0.04 to 0.07 here.
+    for column, noise in (("val_loss", 0.12), ("train_loss", 0.12), ("val_dice_pooled", 0.1), ("train_dice", 0.12)):
+        assert abs(float(rows[-1][column]) - float(others[-1][column])) < noise, column
+    assert min(float(rows[-1]["val_dice_pooled"]), float(others[-1]["val_dice_pooled"])) > 0.15
     names = {path.relative_to(shared).parts[0] for path in shared.rglob("*")}
     assert names == {"run.json", "metrics.csv", "curves.png", "samples", "weights", "state"}
     assert not list(shared.rglob(".*"))
@@ -102,7 +104,7 @@ def test_validation_does_not_depend_on_how_many_share_it(shared: Path) -> None:
     load_weights(shared / "weights" / "last.safetensors", model)
     model = model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     packed = task.pack(load_arrays(dataset, split.val, (64, 64), QUIET))
-    recipe = resolve("default", model.info, batch=10, steps=24)
+    recipe = resolve("default", model.info, batch=4, steps=100)
     seen = validate(task, model, packed, recipe, batch=8, layout=torch.channels_last, world=World())
     row = table(shared)[-1]
     assert float(row["val_loss"]) == pytest.approx(seen.loss, rel=1e-5)
