@@ -73,13 +73,26 @@ def data_root() -> Path:
     raise InputError("edgemamba's own data folders are missing", hint="reinstall edgemamba")
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file.
+
+    Raises:
+        InputError: missing, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not valid: {error}") from None
+
+
 def _load(folder: str, record: type[_Record]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted((data_root() / folder).glob("*.toml")):
         try:
-            document = tomllib.loads(path.read_text())
-            item = record.model_validate({"name": path.stem, **document})
-        except (tomllib.TOMLDecodeError, ValidationError) as error:
+            item = record.model_validate({"name": path.stem, **read_toml(path)})
+        except ValidationError as error:
             raise InputError(f"{folder}/{path.name} is not valid: {error}") from None
         found[path.stem] = item
     return found

@@ -1,0 +1,206 @@
+"""``python -m edgemamba.bench.sweep PLAN.toml --data-root DIR``: train and evaluate what a plan lists, over all GPUs.
+
+Runs that are finished are left alone and interrupted ones go on, so the same command continues after any stop. Records
+for the results table are written as soon as their runs are there.
+
+A plan has ``[[image]]`` tables (models, epochs, batch, amp, seeds) for the image split and ``[[folds]]`` tables (name,
+model, epochs, batch, amp, seed, teachers: names of other ``[[folds]]``) for the five folds of patients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgemamba.data import FOLDS
+from edgemamba.files import read_json
+from edgemamba.presets import read_toml
+
+CLEANED = ("--flips", "--components", "0.2")
+_POLL_S = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One process on one GPU.
+
+    Attributes:
+        name: of the job; a training run's folder.
+        arguments: of ``edgemamba``.
+        needs: jobs that must be done before.
+        record: file that takes what it prints; None for a training.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    record: Path | None = None
+
+    def done(self, runs: Path) -> bool:
+        """Whether its result is there."""
+        if self.record is not None:
+            return self.record.is_file()
+        run = runs / self.name / "run.json"
+        return run.is_file() and read_json(run)["state"] == "finished"
+
+
+def jobs(plan: dict[str, Any], runs: Path, records: Path, data: Sequence[str]) -> Iterator[Job]:
+    """Everything a plan asks for: trainings, then their evaluations."""
+    for table in plan.get("image", []):
+        for model in table["models"]:
+            for seed in table["seeds"]:
+                name = f"{model}-image-s{seed}"
+                yield _training(name, table, model, seed, "image", runs, data)
+                yield _evaluation(name, [name], runs, records, data)
+    for table in plan.get("folds", []):
+        names = [f"{table['name']}-fold{fold}-s{table['seed']}" for fold in range(FOLDS)]
+        teachers = [other for other in plan["folds"] if other["name"] in table.get("teachers", [])]
+        for fold, name in enumerate(names):
+            learned = [f"{other['name']}-fold{fold}-s{other['seed']}" for other in teachers]
+            yield _training(name, table, table["model"], table["seed"], f"fold:{fold}", runs, data, learned)
+        whole = f"{table['name']}-folds-s{table['seed']}"
+        yield _evaluation(whole, names, runs, records, data)
+        yield _evaluation(f"{whole}-cleaned", names, runs, records, data, CLEANED)
+
+
+def _training(
+    name: str,
+    table: dict[str, Any],
+    model: str,
+    seed: int,
+    split: str,
+    runs: Path,
+    data: Sequence[str],
+    teachers: Sequence[str] = (),
+) -> Job:
+    out = ("--out", str(runs / name))
+    if (runs / name / "run.json").is_file():
+        return Job(name, ("train", "--resume", *out), tuple(teachers))
+    asked = ["train", "--model", model, "--split", split, "--epochs", str(table["epochs"]), *data, *out]
+    asked += ["--batch", str(table["batch"]), "--seed", str(seed), "--device", "cuda", "--quiet"]
+    asked += ["--amp"] if table.get("amp") else []
+    # Eleven patients choose no better epoch than the last one is.
+    asked += ["--checkpoint", "last"] if split != "image" else []
+    for teacher in teachers:
+        asked += ["--teacher", str(runs / teacher)]
+    return Job(name, tuple(asked), tuple(teachers))
+
+
+def _evaluation(
+    name: str, of: Sequence[str], runs: Path, records: Path, data: Sequence[str], more: Sequence[str] = ()
+) -> Job:
+    subjects = [str(runs / one) for one in of]
+    arguments = ("evaluate", *subjects, "--data-root", data[-1], "--device", "cuda", "--json", *more)
+    return Job(f"evaluate {name}", arguments, tuple(of), records / f"{name}.json")
+
+
+class Devices:
+    """Runs jobs, ``slots`` at a time on each GPU.
+
+    Args:
+        count: GPUs.
+        slots: jobs side by side on one; small networks leave it idle.
+        runs: folder of runs and logs.
+    """
+
+    def __init__(self, count: int, slots: int, runs: Path) -> None:
+        self.free = dict.fromkeys(range(count), slots)
+        self.runs = runs
+        self.running: list[tuple[subprocess.Popen[bytes], Job, int, float]] = []
+
+    def start(self, job: Job) -> bool:
+        """Start ``job`` where most slots are free; False where none is."""
+        device = max(self.free, key=lambda one: self.free[one])
+        if not self.free[device]:
+            return False
+        self.free[device] -= 1
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(device), "OMP_NUM_THREADS": "4"}
+        log = self.runs / f"{job.name.replace(' ', '-')}.log"
+        with log.open("ab") as errors:
+            command = [sys.executable, "-m", "edgemamba", *job.arguments]
+            output = subprocess.PIPE if job.record is not None else errors
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors)
+        self.running.append((process, job, device, time.monotonic()))
+        print(f"GPU {device}: edgemamba {shlex.join(job.arguments)}", file=sys.stderr)
+        return True
+
+    def collect(self) -> list[tuple[Job, int]]:
+        """Jobs that have ended, with their exit codes; records are written."""
+        ended = []
+        for entry in [*self.running]:
+            process, job, device, begun = entry
+            if job.record is not None:
+                # The document is small, and comes at the end.
+                printed, _ = process.communicate() if process.poll() is not None else (b"", b"")
+            if process.poll() is None:
+                continue
+            self.running.remove(entry)
+            self.free[device] += 1
+            if job.record is not None and process.returncode == 0:
+                job.record.write_bytes(printed)
+            print(f"{job.name}: exit {process.returncode}, {time.monotonic() - begun:.0f} s", file=sys.stderr)
+            ended.append((job, process.returncode))
+        return ended
+
+    def stop(self) -> None:
+        """End what is running; trainings keep their last epoch."""
+        for process, *_ in self.running:
+            process.terminate()
+        for process, *_ in self.running:
+            process.wait()
+
+
+def run(todo: list[Job], devices: Devices, limit_s: float) -> int:
+    """Run every job as soon as what it needs is done; the number of jobs that failed or were not reached."""
+    deadline = time.monotonic() + limit_s
+    finished = {job.name for job in todo if job.done(devices.runs)}
+    waiting = [job for job in todo if job.name not in finished]
+    failed = 0
+    while (waiting or devices.running) and time.monotonic() < deadline:
+        for job in [*waiting]:
+            if set(job.needs) <= finished and devices.start(job):
+                waiting.remove(job)
+        for job, code in devices.collect():
+            if code:
+                failed += 1
+            else:
+                finished.add(job.name)
+        if not devices.running and not any(set(job.needs) <= finished for job in waiting):
+            break
+        time.sleep(_POLL_S)
+    left = len(waiting) + len(devices.running)
+    devices.stop()
+    return failed + left
+
+
+def main() -> None:
+    """Run a plan."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("--data-root", required=True, help="folder of the LGG data")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--records", type=Path, default=Path("profiles/reports/evaluation"))
+    parser.add_argument("--slots", type=int, default=2, help="jobs side by side on one GPU")
+    parser.add_argument("--limit-s", type=float, default=float("inf"), help="stop after so many seconds")
+    arguments = parser.parse_args()
+    arguments.runs.mkdir(parents=True, exist_ok=True)
+    arguments.records.mkdir(parents=True, exist_ok=True)
+    data = ("--data", "lgg", "--data-root", arguments.data_root)
+    todo = list(jobs(read_toml(arguments.plan), arguments.runs, arguments.records, data))
+    left = run(todo, Devices(torch.cuda.device_count(), arguments.slots, arguments.runs), arguments.limit_s)
+    print(f"{len(todo) - left} of {len(todo)} jobs are done", file=sys.stderr)
+    raise SystemExit(1 if left else 0)
+
+
+if __name__ == "__main__":
+    main()
