@@ -1,0 +1,54 @@
+"""The committed plans: every job is a command line the program takes, and each needs only jobs that are there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+
+from edgemamba.bench.sweep import Job, jobs
+from edgemamba.cli.main import app
+from edgemamba.presets import read_toml
+
+ROOT = Path(__file__).parent.parent
+DATA = ("--data", "lgg", "--data-root", "lgg")
+
+
+def planned(path: Path, runs: Path) -> list[Job]:
+    return list(jobs(read_toml(path), runs, runs / "records", DATA))
+
+
+@pytest.mark.parametrize("plan", sorted((ROOT / "profiles" / "plans").glob("*.toml")), ids=lambda path: path.stem)
+def test_commands_are_taken(plan: Path, tmp_path: Path) -> None:
+    found = planned(plan, tmp_path)
+    names = {job.name for job in found}
+    assert len(names) == len(found)
+    group = typer.main.get_command(app)
+    for job in found:
+        assert set(job.needs) <= names
+        verb = group.get_command(None, job.arguments[0])  # type: ignore[attr-defined, arg-type]
+        verb.make_context(job.arguments[0], list(job.arguments[1:]))
+        assert not job.done(tmp_path)
+
+
+def test_students_learn_from_their_own_fold(tmp_path: Path) -> None:
+    found = {job.name: job for job in planned(ROOT / "profiles" / "plans" / "patients.toml", tmp_path)}
+    student = found["edge-unet-distilled-fold3-s0"]
+    assert student.needs == ("unet-fold3-s0", "edge-unet-fold3-s0")
+    assert "fold:3" in student.arguments
+    assert [a for a in student.arguments if a.startswith(str(tmp_path))] == [
+        str(tmp_path / name) for name in ("edge-unet-distilled-fold3-s0", *student.needs)
+    ]
+
+
+def test_interrupted_runs_go_on_and_finished_ones_stay(tmp_path: Path) -> None:
+    plan = ROOT / "profiles" / "plans" / "systems.toml"
+    for name, state in (("unet-image-s0", "interrupted"), ("segformer-image-s0", "finished")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"state": state}))
+    found = {job.name: job for job in planned(plan, tmp_path)}
+    assert found["unet-image-s0"].arguments == ("train", "--resume", "--out", str(tmp_path / "unet-image-s0"))
+    assert not found["unet-image-s0"].done(tmp_path)
+    assert found["segformer-image-s0"].done(tmp_path)
