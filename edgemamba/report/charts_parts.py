@@ -14,6 +14,11 @@ from edgemamba.report.svg import WIDTH, Canvas, Scale
 Part = tuple[str, float, str]
 
 # Series of a file's role.
+_RESULTS = {
+    "segmentation": "its mask: preprocessing, the runtime call, the threshold",
+    "classification": "its classes: preprocessing, the runtime call, their order",
+    "tensor": "the output: preprocessing, the runtime call",
+}
 _ROLES = {"model": "s1", "golden": "s2", "code": "s3", "text": "s6"}
 _FILES = 7
 _COLUMNS = 2
@@ -47,9 +52,7 @@ def warm_image(report: ProfileReport) -> Figure:
     call, rest = report.device_run.typical_ms.value or 0.0, float(np.median(np.concatenate(around)))
     return _figure(
         "One warm image",
-        "From the decoded picture to its mask: preprocessing, the runtime call, the threshold. Reading and "
-        "decoding "
-        "files is not in it.",
+        f"From the decoded picture to {_RESULTS[report.subject.task]}. Reading and decoding files is not in it.",
         [("runtime call", call, "s1"), ("before and after", rest, "s2")],
         lambda value: f"{ms(value)} ms",
         report.end_to_end.typical_ms.value or call + rest,
