@@ -13,12 +13,12 @@ from edgemamba.report.svg import WIDTH, Canvas, Scale
 
 Part = tuple[str, float, str]
 
-# Series of a file's role.
 _RESULTS = {
     "segmentation": "its mask: preprocessing, the runtime call, the threshold",
     "classification": "its classes: preprocessing, the runtime call, their order",
     "tensor": "the output: preprocessing, the runtime call",
 }
+# Series of a file's role.
 _ROLES = {"model": "s1", "golden": "s2", "code": "s3", "text": "s6"}
 _FILES = 7
 _COLUMNS = 2
