@@ -66,7 +66,8 @@ def imported(path: Path) -> Iterator[Loaded]:
         InputError: not a Python file, or it fails; its own error, with file and line.
     """
     if not path.is_file() or path.suffix != ".py":
-        raise InputError(f"{path} is not a Python file", hint="--module path/to/file.py:Class")
+        reason = "is not a Python file" if path.exists() else "does not exist"
+        raise InputError(f"{path} {reason}", hint="--module path/to/file.py:Class")
     path = path.resolve()
     above = _folders(path)
     before, aside = list(sys.path), _aside(above)

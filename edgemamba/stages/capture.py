@@ -7,8 +7,12 @@ those of torch's core set.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,7 +81,8 @@ def capture(module: nn.Module, shape: Sequence[int]) -> ExportedProgram:
             module(example)
         for name, buffer in module.named_buffers():
             buffer.copy_(state[name])
-        with located(module, _not_followed):
+        with located(module, _not_followed), contextlib.redirect_stderr(io.StringIO()):
+            # Before it raises it prints the whole graph.
             program = torch.export.export(module, (example,), strict=False)
             table = torch.export.default_decompositions()
             for kept in KEPT:
@@ -174,7 +179,7 @@ def _not_followed(error: Exception, place: str) -> EdgemambaError:
     told = str(error)
     if "data-dependent" in told.lower() or "GuardOnDataDependent" in type(error).__name__ or ".item()" in told:
         return Unsupported(
-            f"{place} decides by the value of a tensor, which a static graph cannot: {summary(error)}",
+            f"{place} decides by the value of a tensor, which a static graph cannot: {_line(told) or summary(error)}",
             hint="replace .item(), int(tensor), if tensor > 0, nonzero or boolean indexing there by tensor operations "
             "such as torch.where",
         )
@@ -182,6 +187,12 @@ def _not_followed(error: Exception, place: str) -> EdgemambaError:
         f"torch.export cannot follow {place}: {summary(error)}",
         hint="write its forward pass with tensor operations that do not depend on values",
     )
+
+
+def _line(told: str) -> str:
+    """File, line and code that torch.export says the error comes from; empty where it does not."""
+    found = re.search(r'The following call raised this error:\s+File "([^"]+)", line (\d+), in \w+\s+(.+)', told)
+    return f"{found[3].strip()} ({Path(found[1]).name} line {found[2]})" if found else ""
 
 
 def place_of(node: Node) -> str:
