@@ -121,3 +121,50 @@ def test_numbers_follow_from_the_seed(noise: Tensor) -> None:
     assert not torch.equal(one[0], other[0])
     assert bool(torch.isfinite(one[0]).all())
     assert set(one[1].unique().tolist()) <= {0.0, 1.0}
+
+
+def test_shear_slants_a_square_and_keeps_its_area() -> None:
+    mask = np.zeros((200, 64, 64), np.uint8)
+    mask[:, 24:40, 24:40] = 1
+    packed = pack(np.repeat(mask[:, None] * np.uint8(255), 3, axis=1), mask)
+    settings = dataclasses.replace(OFF, affine=1.0, scale=1.0, shift=0.0, rotation_degrees=0.0, shear=0.3)
+    image, target = run(settings, packed)
+    assert torch.equal((image[:, 1:2] > 0.5).float(), target)
+    area = target.sum((1, 2, 3))
+    assert float((area - 256).abs().max()) <= 20
+    # Rows keep their place, columns move by up to 0.3 of the distance from the middle row.
+    assert set(target[:, 0].any(2).sum(1).tolist()) == {16}
+    widths = target[:, 0].any(1).sum(1)
+    assert float(widths.min()) >= 16 and 18 <= float(widths.max()) <= 16 + 0.3 * 16 + 2
+
+
+def test_field_of_gain_is_smooth() -> None:
+    flat = pack(np.full((4, 3, 64, 64), 128, np.uint8), np.zeros((4, 64, 64), np.uint8))
+    image, _ = run(dataclasses.replace(OFF, bias_field=1.0), flat)
+    assert float(image.std((2, 3)).min()) > 0.01
+    steps = torch.maximum(image.diff(dim=2).abs().amax(), image.diff(dim=3).abs().amax())
+    assert float(steps) < 0.15 * float(image.mean())
+    torch.testing.assert_close(image[:, 0], image[:, 2])
+
+
+def test_blur_mixes_the_mean_in_or_takes_it_away(noise: Tensor) -> None:
+    plain, plain_target = unpack(noise)
+    image, target = run(dataclasses.replace(OFF, blur=1.0), noise)
+    assert torch.equal(target, plain_target)
+    smooth = torch.nn.functional.avg_pool2d(plain, 3, stride=1, padding=1, count_include_pad=False)
+    amounts = []
+    for one, before, mean in zip(image, plain, smooth, strict=True):
+        amount = float(((one - before) * (mean - before)).sum() / (mean - before).square().sum())
+        torch.testing.assert_close(one, torch.lerp(before, mean, amount), rtol=0, atol=1e-4)
+        amounts.append(amount)
+    assert -0.7 <= min(amounts) < 0 < max(amounts) <= 1
+
+
+def test_holes_are_black_rectangles_under_which_the_mask_stays(noise: Tensor) -> None:
+    plain, plain_target = unpack(noise)
+    image, target = run(dataclasses.replace(OFF, holes=1.0), noise)
+    assert torch.equal(target, plain_target)
+    changed = (image - plain).abs() > 1e-4
+    assert changed.any((1, 2, 3)).all()
+    assert float(image[changed].abs().max()) == 0.0
+    assert float(changed.any(1).float().mean((1, 2)).max()) <= 2 * Augmentation().hole_size ** 2 * 1.2
