@@ -306,6 +306,8 @@ def choose_runtime(manifest: dict[str, Any], runtime: str = "auto") -> tuple[str
     if runtime not in RUNTIMES:
         raise BundleError(f"no runtime is named {runtime!r}", f"known: {', '.join(RUNTIMES)}", 2)
     chosen = manifest["runtime"] if runtime == "auto" else runtime
+    if chosen not in RUNTIMES[1:]:
+        raise BundleError(f"manifest.json names no known runtime: {chosen!r}", "copy the Bundle again", 3)
     wanted = "tflite" if chosen == "litert" else "onnx"
     if manifest["format"] != wanted:
         message = f"{chosen} runs {wanted} models, this Bundle holds {manifest['format']}"

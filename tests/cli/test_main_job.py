@@ -55,7 +55,7 @@ def test_profile_takes_the_newest_bundle_and_says_what_it_ran_on(edgemamba: Call
     done = edgemamba("profile", bundle, "--quick", "--json")
     assert done.code == 0, done.err
     report = json.loads(done.out)
-    assert report["schema"] == "edgemamba.report/1"
+    assert report["schema"] == "edgemamba.report/2"
     assert report["runtime"] == "onnxruntime"
     assert "tensorrt" in report["runtime_note"]
     assert report["retention"]["images"] > 0
