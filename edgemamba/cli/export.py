@@ -44,7 +44,7 @@ def export(
         None, "--format", help="onnx or tflite. Default: the target's.", show_default=False
     ),
     quantizer: str | None = typer.Option(
-        None, "--quantizer", help="int8 ONNX: ort or nncf. Default: the better one.", show_default=False
+        None, "--quantizer", help="int8 ONNX: ort, nncf, or the nearer one (auto). Default: auto.", show_default=False
     ),
     calibration: int = typer.Option(64, "--calibration", help="Calibration images, from the training split."),
     verify_images: int = typer.Option(100, "--verify-images", help="Images on which artifacts are compared."),

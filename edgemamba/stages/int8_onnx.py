@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from edgemamba.registry import Task
     from edgemamba.stages.calibration import CalibrationSet
-    from edgemamba.stages.plan import QuantizerName
+    from edgemamba.stages.plan import QuantizerChoice, QuantizerName
+    from edgemamba.stages.quantizers import Ranges
 
 INT8_GROUPS = ("conv", "projection")
 
@@ -42,12 +43,12 @@ def int8_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def to_int8(
-    path: Path, calibration: CalibrationSet, out: Path, *, quantizer: QuantizerName, task: Task
+    path: Path, calibration: CalibrationSet, out: Path, *, quantizer: QuantizerChoice, task: Task
 ) -> dict[str, Any]:
     """Quantize a clean fp32 graph to ``out``.
 
     Returns:
-        Facts of the graph, the quantizer and its version, counts per group, and what calibrated it.
+        Facts of the graph, the quantizer that was taken, counts per group, and what calibrated it.
 
     Raises:
         MissingDependency: onnxruntime or nncf is not installed.
@@ -68,27 +69,55 @@ def to_int8(
     write_bytes(out, graph.SerializeToString(deterministic=True))
     return {
         **facts(graph),
-        "quantizer": quantizer,
         **counts,
         "calibration": calibration.as_document(),
     }
 
 
 def quantize(
-    model: onnx.ModelProto, calibration: CalibrationSet, *, quantizer: QuantizerName, task: Task
+    model: onnx.ModelProto, calibration: CalibrationSet, *, quantizer: QuantizerChoice, task: Task
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """Quantize in memory; see ``to_int8``."""
-    from edgemamba.errors import VerificationError
+    """Quantize in memory; see ``to_int8``.
+
+    Of several graphs (``auto`` tries every quantizer, and biases may be corrected or not) the one whose outputs are
+    nearest to the float network's on the calibration images is taken.
+    """
     from edgemamba.stages.onnx_graph import initializers
     from edgemamba.stages.onnx_groups import group_nodes
-    from edgemamba.stages.qdq import check_form, insert, weight_position
-    from edgemamba.stages.quantizers import BACKENDS, activation_ranges, nearest
+    from edgemamba.stages.qdq import check_form, weight_position
+    from edgemamba.stages.quantizers import activation_ranges, nearest
 
     nodes = int8_nodes(model)
     wanted = set(nodes)
     constants = initializers(model.graph)
     tensors = [node.input[1 - weight_position(node, constants)] for node in model.graph.node if node.name in wanted]
     ranges = activation_ranges(model, tensors, calibration, task)
+    names: tuple[QuantizerName, ...] = ("nncf", "ort") if quantizer == "auto" else (quantizer,)
+    candidates = [one for name in names for one in _graphs(name, model, nodes, ranges, calibration)]
+    number = nearest(model, [graph for graph, _ in candidates], calibration) if len(candidates) > 1 else 0
+    graph, about = candidates[number]
+    form = check_form(graph)
+    groups = group_nodes(model)
+    kept = Counter(groups[node.name] for node in model.graph.node if node.name not in wanted)
+    return graph, {**form, **about, "float_nodes": dict(sorted(kept.items()))}
+
+
+def _graphs(
+    quantizer: QuantizerName,
+    model: onnx.ModelProto,
+    nodes: list[str],
+    ranges: Ranges,
+    calibration: CalibrationSet,
+) -> list[tuple[onnx.ModelProto, dict[str, str]]]:
+    """What one quantizer makes of the graph, with what to say of it.
+
+    A quantizer corrects biases layer by layer. On some networks that is the better graph, on others (ResNet-18
+    segmenting: mask Dice 0.95 with, 0.99 without) it adds up to a shift: both are offered.
+    """
+    from edgemamba.errors import VerificationError
+    from edgemamba.stages.qdq import insert
+    from edgemamba.stages.quantizers import BACKENDS
+
     scales = BACKENDS[quantizer](model, nodes, ranges, calibration)
     left_out = [name for name in nodes if name not in scales]
     if left_out:
@@ -96,14 +125,10 @@ def quantize(
             f"{quantizer} left {len(left_out)} of {len(nodes)} nodes float: {', '.join(left_out[:5])}",
             hint="the other --quantizer",
         )
-    graph, correction = insert(model, scales), "none"
-    if any(found.bias is not None for found in scales.values()):
-        # A quantizer corrects biases layer by layer. On some networks that is the better graph, on others (ResNet-18
-        # segmenting: mask Dice 0.95 with, 0.99 without) it adds up to a shift: the calibration images decide.
-        plain = insert(model, {name: dataclasses.replace(found, bias=None) for name, found in scales.items()})
-        nearer = nearest(model, (graph, plain), calibration)
-        graph, correction = (graph, "kept") if nearer == 0 else (plain, "dropped")
-    form = check_form(graph)
-    groups = group_nodes(model)
-    kept = Counter(groups[node.name] for node in model.graph.node if node.name not in wanted)
-    return graph, {**form, "bias_correction": correction, "float_nodes": dict(sorted(kept.items()))}
+    if all(found.bias is None for found in scales.values()):
+        return [(insert(model, scales), {"quantizer": quantizer, "bias_correction": "none"})]
+    plain = {name: dataclasses.replace(found, bias=None) for name, found in scales.items()}
+    return [
+        (insert(model, scales), {"quantizer": quantizer, "bias_correction": "kept"}),
+        (insert(model, plain), {"quantizer": quantizer, "bias_correction": "dropped"}),
+    ]

@@ -27,7 +27,7 @@ INPUT = "image"
 _HINTS: dict[Precision, str] = {
     "fp32": "the export changed the computation: please report it with the model and its run.json",
     "fp16": "this network needs more range than float16 has: export fp32",
-    "int8": "more --calibration images, the other --quantizer, or --precision fp16",
+    "int8": "more --calibration images, or --precision fp16",
 }
 
 
