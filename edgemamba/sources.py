@@ -61,19 +61,19 @@ class Source(abc.ABC):
         return self.info.name
 
     @property
-    @abc.abstractmethod
     def data(self) -> DataRef | None:
         """The data and split it was trained on; None where that is not known."""
+        return None
 
     @property
-    @abc.abstractmethod
     def metrics(self) -> dict[str, Any]:
         """What evaluation found."""
+        return {}
 
     @property
-    @abc.abstractmethod
     def labels(self) -> list[str]:
-        """Names of a classifier's classes, in their order."""
+        """Names of a classifier's classes, in their order; empty where they are not known."""
+        return []
 
     @property
     def fingerprint(self) -> str:
@@ -187,21 +187,6 @@ class ModuleSource(Source):
         """Weights and code: the same weights do something else in another version of the file."""
         return sha256_json([self.weights_sha256, self.provenance])
 
-    @property
-    def data(self) -> DataRef | None:
-        """Not known."""
-        return None
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Nothing was measured."""
-        return {}
-
-    @property
-    def labels(self) -> list[str]:
-        """None: the meaning of the output is not known."""
-        return []
-
     def document(self) -> dict[str, Any]:
         """Name, hash of the weights, and the provenance."""
         return {"name": self.name, "weights_sha256": self.weights_sha256, **self.provenance}
@@ -237,21 +222,6 @@ class ImportedSource(Source):
     folder: Path
     channels: int = 3
     images: Path | None = None
-
-    @property
-    def data(self) -> None:
-        """Not known."""
-        return
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Nothing was measured here."""
-        return {}
-
-    @property
-    def labels(self) -> list[str]:
-        """Not known."""
-        return []
 
     def document(self) -> dict[str, Any]:
         """Name, hash of the weights, and what the import's record says, without paths."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from edgemamba.bench.sweep import Job, jobs
+from edgemamba.bench.sweep import Devices, Job, jobs, run
 from edgemamba.cli.main import app
 from edgemamba.presets import read_toml
 
@@ -52,3 +52,19 @@ def test_interrupted_runs_go_on_and_finished_ones_stay(tmp_path: Path) -> None:
     assert found["unet-image-s0"].arguments == ("train", "--resume", "--out", str(tmp_path / "unet-image-s0"))
     assert not found["unet-image-s0"].done(tmp_path)
     assert found["segformer-image-s0"].done(tmp_path)
+
+
+def test_jobs_run_once_in_order_and_leave_their_records(tmp_path: Path) -> None:
+    """Real processes: what fails is counted, what needs it is not started."""
+    record = tmp_path / "listed.json"
+    first = Job("first", ("list", "devices", "--json"), (), tmp_path / "first.json")
+    second = Job("second", ("inspect", "ul-vm-unet", "--json"), ("first",), record)
+    wrong = Job("wrong", ("inspect", "no-such-net", "--json"), (), tmp_path / "wrong.json")
+    never = Job("never", ("list", "models", "--json"), ("wrong",), tmp_path / "never.json")
+    left = run([never, second, wrong, first], Devices(1, 2, tmp_path), 120)
+    assert left == 2  # one failed, one waits for it
+    assert json.loads(record.read_text())["parameters"] == 49_457
+    assert not (tmp_path / "wrong.json").exists() and not (tmp_path / "never.json").exists()
+    written = record.stat().st_mtime_ns
+    assert run([first, second], Devices(1, 2, tmp_path), 120) == 0
+    assert record.stat().st_mtime_ns == written

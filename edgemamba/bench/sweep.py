@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from edgemamba.data import FOLDS
-from edgemamba.files import read_json
+from edgemamba.files import read_json, write_json
 from edgemamba.presets import read_toml
 
 CLEANED = ("--flips", "--components", "0.2")
 _POLL_S = 0.5
+_NAMING = ("worst_slices", "largest_false_alarms")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,26 +127,28 @@ class Devices:
         log = self.runs / f"{job.name.replace(' ', '-')}.log"
         with log.open("ab") as errors:
             command = [sys.executable, "-m", "edgemamba", *job.arguments]
-            output = subprocess.PIPE if job.record is not None else errors
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors)
+            with self._printed(job).open("wb") as output:
+                process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors)
         self.running.append((process, job, device, time.monotonic()))
         print(f"GPU {device}: edgemamba {shlex.join(job.arguments)}", file=sys.stderr)
         return True
+
+    def _printed(self, job: Job) -> Path:
+        return self.runs / f"{job.name.replace(' ', '-')}.out"
 
     def collect(self) -> list[tuple[Job, int]]:
         """Jobs that have ended, with their exit codes; records are written."""
         ended = []
         for entry in [*self.running]:
             process, job, device, begun = entry
-            if job.record is not None:
-                # The document is small, and comes at the end.
-                printed, _ = process.communicate() if process.poll() is not None else (b"", b"")
             if process.poll() is None:
                 continue
             self.running.remove(entry)
             self.free[device] += 1
             if job.record is not None and process.returncode == 0:
-                job.record.write_bytes(printed)
+                # The lists of single slices name patients.
+                found = {k: v for k, v in read_json(self._printed(job)).items() if k not in _NAMING}
+                write_json(job.record, found)
             print(f"{job.name}: exit {process.returncode}, {time.monotonic() - begun:.0f} s", file=sys.stderr)
             ended.append((job, process.returncode))
         return ended

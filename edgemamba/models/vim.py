@@ -8,6 +8,7 @@ the block with a 2-D convolution, ``Vim2d``.
 
 from __future__ import annotations
 
+import abc
 import math
 from typing import Literal
 
@@ -59,17 +60,17 @@ class _VimBase(ClassificationModel):
         self.head = nn.Linear(d_model, classes)
         self._initialise(depth)
 
+    @abc.abstractmethod
     def mixer(self, d_model: int) -> _Mixer:
         """Tokens (B, L, D) -> (B, L, D)."""
-        raise NotImplementedError
 
     def tokens(self, patches: Tensor) -> Tensor:
         """What goes into the first block, from patches (B, M, D) row by row."""
         return patches + self.pos_embed
 
+    @abc.abstractmethod
     def pooled(self, tokens: Tensor) -> Tensor:
         """What the head reads of the last tokens: (B, L, D) -> (B, D)."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K)."""
@@ -255,7 +256,7 @@ class _Block(RandomModule):
         return x + y
 
 
-class _Mixer(nn.Module):
+class _Mixer(nn.Module, abc.ABC):
     """Projection to x and the gate z, state spaces over x, projection back: (B, L, D) -> (B, L, D)."""
 
     def __init__(self, d_model: int, d_state: int) -> None:
@@ -266,9 +267,9 @@ class _Mixer(nn.Module):
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
         self.ssm = SelectiveSSM(self.d_inner, d_state, self.dt_rank)
 
+    @abc.abstractmethod
     def mixed(self, x: Tensor) -> Tensor:
         """Convolutions and state spaces: (B, d_inner, L) -> (B, d_inner, L)."""
-        raise NotImplementedError
 
     def forward(self, h: Tensor) -> Tensor:
         """See the class."""
