@@ -144,6 +144,8 @@ class TrainedSource(Source):
         run = self.run.model_dump(mode="json", include={*kept, "train_seconds", *best})
         environment = self.run.environment
         run["environment"] = {key: environment[key] for key in _HARDWARE if key in environment}
+        if environment.get("refit"):
+            run["refit"] = True
         if "teachers" in environment:
             told = [{key: one[key] for key in ("model", "weights_sha256")} for one in environment["teachers"]]
             run["teachers"] = told

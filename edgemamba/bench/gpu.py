@@ -37,6 +37,7 @@ REPLAYS = 200
 CONTESTANTS: tuple[tuple[str, bool, bool, float | None], ...] = (
     ("ul-vm-unet", False, False, None),
     ("ul-vm-unet", False, True, 6000.0),
+    ("ul-vm-unet", True, True, 6000.0),
     ("edge-unet", False, False, None),
     ("edge-unet", False, True, None),
     ("unet", True, False, None),

@@ -66,7 +66,9 @@ def load(folder: Path) -> list[Result]:
 
 def _trained(run: dict[str, Any]) -> str:
     teachers = sorted({teacher["model"] for teacher in run.get("teachers", [])})
-    return f"distilled from {', '.join(teachers)}" if teachers else str(run["recipe"])
+    how = f"distilled from {', '.join(teachers)}" if teachers else str(run["recipe"])
+    refit = ", with the validation part" if run.get("refit") else ""
+    return f"{how}, {run['epochs']} epochs{refit}"
 
 
 def rows(results: Sequence[Result], reports: Path) -> Iterable[list[str]]:

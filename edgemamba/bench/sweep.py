@@ -1,10 +1,11 @@
-"""``python -m edgemamba.bench.sweep PLAN.toml --data-root DIR``: train and evaluate what a plan lists, over all GPUs.
+"""``python -m edgemamba.bench.sweep PLAN.toml --data-root DIR``: train and evaluate what plans list, over all GPUs.
 
 Runs that are finished are left alone and interrupted ones go on, so the same command continues after any stop. Records
 for the results table are written as soon as their runs are there.
 
-A plan has ``[[image]]`` tables (models, epochs, batch, amp, seeds) for the image split and ``[[folds]]`` tables (name,
-model, epochs, batch, amp, seed, teachers: names of other ``[[folds]]``) for the five folds of patients.
+A plan has ``[[image]]`` tables (models, epochs, batch, seeds) for the image split and ``[[folds]]`` tables (name,
+model, epochs, batch, seed) for the five folds of patients. Both take amp, compile, refit, and teachers: runs of the plan
+or packaged weights, in whose names ``{fold}`` is the fold. An image table's name goes before "-image" in its runs' names.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from edgemamba.files import read_json, write_json
 from edgemamba.presets import read_toml
 
 CLEANED = ("--flips", "--components", "0.2")
+_OPTIONS = ("amp", "compile", "refit")
 _POLL_S = 0.5
 _NAMING = ("worst_slices", "largest_false_alarms")
 
@@ -55,44 +57,46 @@ class Job:
 
 def jobs(plan: dict[str, Any], runs: Path, records: Path, data: Sequence[str]) -> Iterator[Job]:
     """Everything a plan asks for: trainings, then their evaluations."""
+    known = {f"{table['name']}-fold{{fold}}-s{table['seed']}" for table in plan.get("folds", [])}
+    for table in plan.get("image", []):
+        known |= {_image_name(table, model, seed) for model in table["models"] for seed in table["seeds"]}
     for table in plan.get("image", []):
         for model in table["models"]:
             for seed in table["seeds"]:
-                name = f"{model}-image-s{seed}"
-                yield _training(name, table, model, seed, "image", runs, data)
+                name = _image_name(table, model, seed)
+                yield _training(name, {**table, "model": model, "seed": seed}, "image", runs, data, known)
                 yield _evaluation(name, [name], runs, records, data)
     for table in plan.get("folds", []):
         names = [f"{table['name']}-fold{fold}-s{table['seed']}" for fold in range(FOLDS)]
-        teachers = [other for other in plan["folds"] if other["name"] in table.get("teachers", [])]
         for fold, name in enumerate(names):
-            learned = [f"{other['name']}-fold{fold}-s{other['seed']}" for other in teachers]
-            yield _training(name, table, table["model"], table["seed"], f"fold:{fold}", runs, data, learned)
+            yield _training(name, table, f"fold:{fold}", runs, data, known)
         whole = f"{table['name']}-folds-s{table['seed']}"
         yield _evaluation(whole, names, runs, records, data)
         yield _evaluation(f"{whole}-cleaned", names, runs, records, data, CLEANED)
 
 
+def _image_name(table: dict[str, Any], model: str, seed: int) -> str:
+    return f"{table.get('name', model)}-image-s{seed}"
+
+
 def _training(
-    name: str,
-    table: dict[str, Any],
-    model: str,
-    seed: int,
-    split: str,
-    runs: Path,
-    data: Sequence[str],
-    teachers: Sequence[str] = (),
+    name: str, table: dict[str, Any], split: str, runs: Path, data: Sequence[str], known: Collection[str]
 ) -> Job:
+    """Train ``table``'s model; ``known`` are the plan's own runs, which teachers may be."""
+    fold = split.removeprefix("fold:")
+    taught = [(teacher.format(fold=fold), teacher in known) for teacher in table.get("teachers", [])]
+    needs = tuple(teacher for teacher, own in taught if own)
     out = ("--out", str(runs / name))
     if (runs / name / "run.json").is_file():
-        return Job(name, ("train", "--resume", *out), tuple(teachers))
-    asked = ["train", "--model", model, "--split", split, "--epochs", str(table["epochs"]), *data, *out]
-    asked += ["--batch", str(table["batch"]), "--seed", str(seed), "--device", "cuda", "--quiet"]
-    asked += ["--amp"] if table.get("amp") else []
+        return Job(name, ("train", "--resume", *out), needs)
+    asked = ["train", "--model", table["model"], "--split", split, "--epochs", str(table["epochs"]), *data, *out]
+    asked += ["--batch", str(table["batch"]), "--seed", str(table["seed"]), "--device", "cuda", "--quiet"]
+    asked += [f"--{option}" for option in _OPTIONS if table.get(option)]
     # Eleven patients choose no better epoch than the last one is.
     asked += ["--checkpoint", "last"] if split != "image" else []
-    for teacher in teachers:
-        asked += ["--teacher", str(runs / teacher)]
-    return Job(name, tuple(asked), tuple(teachers))
+    for teacher, own in taught:
+        asked += ["--teacher", str(runs / teacher) if own else teacher]
+    return Job(name, tuple(asked), needs)
 
 
 def _evaluation(
@@ -107,15 +111,15 @@ class Devices:
     """Runs jobs, ``slots`` at a time on each GPU.
 
     Args:
-        count: GPUs.
+        gpus: their indices.
         slots: jobs side by side on one; small networks leave it idle.
         runs: folder of runs and logs.
     """
 
-    def __init__(self, count: int, slots: int, runs: Path) -> None:
-        self.free = dict.fromkeys(range(count), slots)
+    def __init__(self, gpus: Iterable[str], slots: int, runs: Path) -> None:
+        self.free = dict.fromkeys(gpus, slots)
         self.runs = runs
-        self.running: list[tuple[subprocess.Popen[bytes], Job, int, float]] = []
+        self.running: list[tuple[subprocess.Popen[bytes], Job, str, float]] = []
 
     def start(self, job: Job) -> bool:
         """Start ``job`` where most slots are free; False where none is."""
@@ -123,7 +127,7 @@ class Devices:
         if not self.free[device]:
             return False
         self.free[device] -= 1
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(device), "OMP_NUM_THREADS": "4"}
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": device, "OMP_NUM_THREADS": "4"}
         log = self.runs / f"{job.name.replace(' ', '-')}.log"
         with log.open("ab") as errors:
             command = [sys.executable, "-m", "edgemamba", *job.arguments]
@@ -189,7 +193,7 @@ def main() -> None:
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("plan", type=Path)
+    parser.add_argument("plans", nargs="+", type=Path, help="TOML files; what comes first goes first")
     parser.add_argument("--data-root", required=True, help="folder of the LGG data")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--records", type=Path, default=Path("profiles/reports/evaluation"))
@@ -199,8 +203,10 @@ def main() -> None:
     arguments.runs.mkdir(parents=True, exist_ok=True)
     arguments.records.mkdir(parents=True, exist_ok=True)
     data = ("--data", "lgg", "--data-root", arguments.data_root)
-    todo = list(jobs(read_toml(arguments.plan), arguments.runs, arguments.records, data))
-    left = run(todo, Devices(torch.cuda.device_count(), arguments.slots, arguments.runs), arguments.limit_s)
+    todo = [job for plan in arguments.plans for job in jobs(read_toml(plan), arguments.runs, arguments.records, data)]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [str(gpu) for gpu in range(torch.cuda.device_count())]
+    left = run(todo, Devices(gpus, arguments.slots, arguments.runs), arguments.limit_s)
     print(f"{len(todo) - left} of {len(todo)} jobs are done", file=sys.stderr)
     raise SystemExit(1 if left else 0)
 

@@ -50,6 +50,11 @@ def train(
     checkpoint: str | None = typer.Option(
         None, "--checkpoint", help="Which epoch is the result: best or last. Default: the recipe's.", show_default=False
     ),
+    refit: bool = typer.Option(
+        False,
+        "--refit",
+        help="Train on the validation part too, once nothing is left to choose.",
+    ),
     batch: int | None = typer.Option(None, "--batch", help="Images a step. Default: the recipe's.", show_default=False),
     size: int | None = typer.Option(
         None,
@@ -131,6 +136,7 @@ def train(
             amp=amp,
             teachers=teacher or (),
             checkpoint=cast(Any, checkpoint),
+            refit=refit,
             compile=fuse,
             tensorboard=tensorboard,
             devices=devices,

@@ -41,6 +41,7 @@ class TrainConfig:
         threads: CPU threads; 0 leaves torch's own choice.
         teachers: run folders whose probabilities soften the masks, for the recipe distill.
         checkpoint: which epoch is the result, best or last; None takes the recipe's.
+        refit: train on the validation part as well; the last epoch is the result.
         compile: torch.compile fuses the step, CUDA only.
         devices: processes that share every batch.
         tensorboard: also write the table as a TensorBoard event file.
@@ -67,6 +68,7 @@ class TrainConfig:
     encoder_weights: Path | None = None
     teachers: tuple[Path, ...] = ()
     checkpoint: Checkpoint | None = None
+    refit: bool = False
     compile: bool = False
     tensorboard: bool = False
     devices: int = 1
@@ -95,6 +97,7 @@ class TrainConfig:
         encoder_weights: Path | None = None,
         teachers: Sequence[Path] = (),
         checkpoint: Checkpoint | None = None,
+        refit: bool = False,
         compile: bool = False,
         tensorboard: bool = False,
         devices: int | None = None,
@@ -130,6 +133,10 @@ class TrainConfig:
                 raise UsageError(f"--{option} needs a CUDA device; this run is on the CPU", hint=f"drop --{option}")
         if checkpoint not in (None, "best", "last"):
             raise UsageError(f"--checkpoint is {checkpoint}; it is best or last")
+        if refit and checkpoint == "best":
+            raise UsageError(
+                "--refit trains on the validation part too, which can choose no epoch then", hint="--checkpoint last"
+            )
         if resume and force:
             raise UsageError("--resume and --force exclude each other", hint="give one of them")
         config = cls(
@@ -151,7 +158,8 @@ class TrainConfig:
             weights=weights,
             encoder_weights=encoder_weights,
             teachers=tuple(teachers),
-            checkpoint=checkpoint,
+            checkpoint="last" if refit else checkpoint,
+            refit=refit,
             compile=compile,
             tensorboard=tensorboard,
             devices=resolve_devices(devices, chosen),
@@ -275,6 +283,7 @@ def resume_config(out: Path | None = None, devices: int | None = None) -> TrainC
         threads=threads,
         teachers=[Path(one["run"]) for one in environment.get("teachers", [])],
         checkpoint=record.settings.get("checkpoint"),
+        refit=environment.get("refit", False),
         compile=environment.get("compile", False),
         tensorboard=environment.get("tensorboard", False),
         devices=devices or (environment.get("devices", 1) if place() is None else None),
@@ -297,5 +306,6 @@ def differences(config: TrainConfig, record: RunRecord) -> list[str]:
         "recipe": (record.recipe, config.recipe),
         "init": (record.init, config.init),
         "amp": (record.environment.get("amp"), config.amp),
+        "refit": (record.environment.get("refit", False), config.refit),
     }
     return [f"{name}: {had} in the run, {has} now" for name, (had, has) in asked.items() if had != has]

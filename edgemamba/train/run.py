@@ -76,7 +76,10 @@ class Run:
                     f"the run in {config.out} has other settings: {'; '.join(odd)}",
                     hint="resume with the same settings, or train into another --out",
                 )
-        train, val = (load_arrays(dataset, part, config.size, console) for part in (split.train, split.val))
+        parts = (tuple(sorted((*split.train, *split.val))) if config.refit else split.train, split.val)
+        if config.refit:
+            console.line("the validation part is trained on too: its scores say nothing about new images")
+        train, val = (load_arrays(dataset, part, config.size, console) for part in parts)
         self.train_samples, self.val_samples = train.samples, val.samples
         self.favoured = self.task.favoured(train, config)
         samples = len(self.favoured)

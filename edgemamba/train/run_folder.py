@@ -118,6 +118,7 @@ class RunFolder:
         self.environment: dict[str, Any] = {
             **environment(config.device),
             "amp": config.amp,
+            "refit": config.refit,
             "compile": config.compile,
             "tensorboard": config.tensorboard,
             "devices": config.devices,

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from edgemamba.errors import InputError, UsageError
 from edgemamba.files import sha256_file
 from edgemamba.models import build
-from edgemamba.train import resume_config
+from edgemamba.train import resume_config, train
 from edgemamba.train.run import Run
 from train.runs import QUIET, tiny
 
@@ -43,3 +43,14 @@ def test_encoder_weights_need_an_encoder(tmp_path: Path) -> None:
         tiny(tmp_path / "out", model="resnet18-seg", weights=tmp_path / "a", encoder_weights=tmp_path / "b")
     with pytest.raises(InputError, match="does not exist"):
         tiny(tmp_path / "out", model="resnet18-seg", encoder_weights=tmp_path / "none.safetensors")
+
+
+def test_refit_trains_on_the_validation_part_and_keeps_the_last_epoch(tmp_path: Path) -> None:
+    plain, refit = (train(tiny(tmp_path / name, refit=name == "refit"), QUIET) for name in ("plain", "refit"))
+    assert refit.environment["refit"] and not plain.environment["refit"]
+    assert refit.data.counts == plain.data.counts and refit.settings["checkpoint"] == "last"
+    assert refit.weights != plain.weights
+    again = resume_config(tmp_path / "refit")
+    assert again.refit and again.checkpoint == "last"
+    with pytest.raises(UsageError, match="can choose no epoch"):
+        tiny(tmp_path / "wrong", refit=True, checkpoint="best")
