@@ -4,8 +4,9 @@ Runs that are finished are left alone and interrupted ones go on, so the same co
 for the results table are written as soon as their runs are there.
 
 A plan has ``[[image]]`` tables (models, epochs, batch, seeds) for the image split and ``[[folds]]`` tables (name,
-model, epochs, batch, seed) for the five folds of patients. Both take amp, compile, refit, and teachers: runs of the plan
-or packaged weights, in whose names ``{fold}`` is the fold. An image table's name goes before "-image" in its runs' names.
+model, epochs, batch, seed) for the five folds of patients. Both take amp, compile, refit, and teachers: runs of the
+plan or packaged weights, in whose names ``{fold}`` is the fold. In an image table, name replaces the model's in the
+names of its runs.
 """
 
 from __future__ import annotations

@@ -131,12 +131,7 @@ class TrainConfig:
         for option, asked in (("amp", amp), ("compile", compile)):
             if asked and chosen != "cuda":
                 raise UsageError(f"--{option} needs a CUDA device; this run is on the CPU", hint=f"drop --{option}")
-        if checkpoint not in (None, "best", "last"):
-            raise UsageError(f"--checkpoint is {checkpoint}; it is best or last")
-        if refit and checkpoint == "best":
-            raise UsageError(
-                "--refit trains on the validation part too, which can choose no epoch then", hint="--checkpoint last"
-            )
+        checkpoint = _which_epoch(checkpoint, refit)
         if resume and force:
             raise UsageError("--resume and --force exclude each other", hint="give one of them")
         config = cls(
@@ -158,7 +153,7 @@ class TrainConfig:
             weights=weights,
             encoder_weights=encoder_weights,
             teachers=tuple(teachers),
-            checkpoint="last" if refit else checkpoint,
+            checkpoint=checkpoint,
             refit=refit,
             compile=compile,
             tensorboard=tensorboard,
@@ -174,6 +169,16 @@ class TrainConfig:
                 hint=f"--batch {near}",
             )
         return config
+
+
+def _which_epoch(checkpoint: Checkpoint | None, refit: bool) -> Checkpoint | None:
+    if checkpoint not in (None, "best", "last"):
+        raise UsageError(f"--checkpoint is {checkpoint}; it is best or last")
+    if refit and checkpoint == "best":
+        raise UsageError(
+            "--refit trains on the validation part too, which can choose no epoch then", hint="--checkpoint last"
+        )
+    return "last" if refit else checkpoint
 
 
 def _check_numbers(config: TrainConfig) -> None:
