@@ -44,12 +44,12 @@ def test_students_learn_from_their_own_fold(tmp_path: Path) -> None:
 
 def test_interrupted_runs_go_on_and_finished_ones_stay(tmp_path: Path) -> None:
     plan = ROOT / "profiles" / "plans" / "systems.toml"
-    for name, state in (("unet-image-s0", "interrupted"), ("segformer-image-s0", "finished")):
+    for name, state in (("resnet18-seg-image-s0", "interrupted"), ("segformer-image-s0", "finished")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(json.dumps({"state": state}))
     found = {job.name: job for job in planned(plan, tmp_path)}
-    assert found["unet-image-s0"].arguments == ("train", "--resume", "--out", str(tmp_path / "unet-image-s0"))
-    assert not found["unet-image-s0"].done(tmp_path)
+    assert found["resnet18-seg-image-s0"].arguments == ("train", "--resume", "--out", str(tmp_path / "resnet18-seg-image-s0"))
+    assert not found["resnet18-seg-image-s0"].done(tmp_path)
     assert found["segformer-image-s0"].done(tmp_path)
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgemamba.models.dilated import DilatedConv2d
+from edgemamba.models.dilated import dilated_conv2d
 from edgemamba.ssm import EXPORT_FORMS, Form, FormModule
 
 GROUPS = 4
@@ -209,8 +209,8 @@ class _SpatialAttention(FormModule):
 
     def _dilated(self, planes: Tensor) -> Tensor:
         convolution = self._convolution()
-        y: Tensor = DilatedConv2d.apply(planes, convolution.weight, convolution.bias, 9, 3)
-        return y
+        assert convolution.bias is not None
+        return dilated_conv2d(planes, convolution.weight, convolution.bias, 9, 3)
 
     def _mean(self, x: Tensor) -> Tensor:
         """Mean over channels, (B, 1, H, W); ONNX Runtime is slow at reducing an outer axis, not at products."""

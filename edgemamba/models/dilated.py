@@ -9,8 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-class DilatedConv2d(torch.autograd.Function):
+def dilated_conv2d(x: Tensor, weight: Tensor, bias: Tensor, padding: int, dilation: int) -> Tensor:
     """``F.conv2d`` with stride 1 and output of the input's size, (B, cin, H, W) -> (B, cout, H, W).
+
+    Under autocast its operands are cast here: a function with a backward pass of its own saves them as it gets them.
+    """
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        kind = torch.get_autocast_dtype(device)
+        x, weight, bias = x.to(kind), weight.to(kind), bias.to(kind)
+    found: Tensor = DilatedConv2d.apply(x, weight, bias, padding, dilation)
+    return found
+
+
+class DilatedConv2d(torch.autograd.Function):
+    """``dilated_conv2d`` for operands of one type.
 
     For one or two channels cuDNN takes the data gradient of a dilated convolution as a strided matrix product: two
     thirds of a training step of UL-VM-UNet on an H100. It is itself a convolution of the gradient with the turned

@@ -142,16 +142,31 @@ def test_probabilities_are_what_is_exported() -> None:
 
 
 def test_dilated_convolution_has_the_gradients_of_torch() -> None:
-    from edgemamba.models.dilated import DilatedConv2d
+    from edgemamba.models.dilated import dilated_conv2d
 
     generator = torch.Generator().manual_seed(0)
     shapes = ((2, 2, 20, 23), (1, 2, 7, 7), (1,))
     inputs = [torch.randn(*s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
     expected = torch.nn.functional.conv2d(*inputs, padding=9, dilation=3)
-    found = DilatedConv2d.apply(*inputs, 9, 3)
+    found = dilated_conv2d(inputs[0], inputs[1], inputs[2], 9, 3)
     torch.testing.assert_close(found, expected)
     weights = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
     for ours, theirs in zip(
         torch.autograd.grad(found, inputs, weights), torch.autograd.grad(expected, inputs, weights), strict=True
     ):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_dilated_convolution_trains_under_autocast() -> None:
+    from edgemamba.models.dilated import dilated_conv2d
+
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(*s, generator=generator).requires_grad_() for s in ((2, 2, 20, 23), (1, 2, 7, 7), (1,))]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = dilated_conv2d(inputs[0], inputs[1], inputs[2], 9, 3)
+    assert found.dtype == torch.bfloat16
+    exact = torch.nn.functional.conv2d(*inputs, padding=9, dilation=3)
+    for ours, theirs in zip(
+        torch.autograd.grad(found.sum(), inputs), torch.autograd.grad(exact.sum(), inputs), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.02 * float(theirs.abs().max()))
