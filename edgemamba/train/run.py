@@ -300,6 +300,8 @@ class Run:
         seen = self._validate(model)
         if self.world.main:
             self.task.save_samples(self.config.out / SAMPLES, model, self.val_set, self.val_samples, seen)
+            if self.folder.events is not None:
+                self.folder.events.show(self.rows, self.config.out / SAMPLES)
 
 
 def _now() -> str:

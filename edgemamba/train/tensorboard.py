@@ -1,8 +1,9 @@
-"""The table of a run as a TensorBoard event file, written without TensorBoard.
+"""The table and the sample pictures of a run as a TensorBoard event file, written without TensorBoard.
 
 An event file is a row of records (length, masked CRC-32C of it, data, masked CRC-32C of that: TensorFlow's TFRecord),
-each a protobuf message Event {1: wall time, 2: step, 3: file version, 5: Summary {1: Value {1: tag, 2: number}}}.
-So a run needs no TensorBoard and no TensorFlow; only whoever looks at it does.
+each a protobuf message Event {1: wall time, 2: step, 3: file version, 5: Summary {1: Value {1: tag, 2: number,
+4: Image {1: height, 2: width, 3: channels, 4: PNG}}}}. So a run needs no TensorBoard and no TensorFlow; only whoever
+looks at it does.
 """
 
 from __future__ import annotations
@@ -50,6 +51,21 @@ class EventLog:
                     stream.write(record(event(self.started + seconds, row.epoch, scalars(row))))
         self.done = len(rows)
 
+    def show(self, rows: Sequence[Row], folder: Path) -> None:
+        """Add the PNG pictures in ``folder`` to the last of ``rows``.
+
+        Raises:
+            InputError: the disk is full or the place cannot be written.
+        """
+        self.update(rows)
+        if not rows or self.path is None:
+            return
+        ended = self.started + sum(row.seconds for row in rows)
+        with disk_errors(self.folder), self.path.open("ab") as stream:
+            for picture in sorted(folder.glob("*.png")):
+                value = _text(1, f"samples/{picture.stem}".encode()) + _text(4, image(picture.read_bytes()))
+                stream.write(record(_event(ended, rows[-1].epoch, _text(1, value))))
+
     def _begin(self) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
         for old in self.folder.glob("events.out.tfevents.*"):
@@ -77,6 +93,17 @@ def event(wall_time: float, step: int, values: dict[str, float]) -> bytes:
         _text(1, _text(1, tag.encode()) + _field(2, _FIXED32, struct.pack("<f", value)))
         for tag, value in values.items()
     )
+    return _event(wall_time, step, summary)
+
+
+def image(png: bytes) -> bytes:
+    """The Image message of an RGB PNG file; the sides stand in its first chunk."""
+    width, height = struct.unpack_from(">II", png, 16)
+    sides = ((1, height), (2, width), (3, 3))
+    return b"".join(_field(number, _VARINT, _varint(value)) for number, value in sides) + _text(4, png)
+
+
+def _event(wall_time: float, step: int, summary: bytes) -> bytes:
     return _field(1, _FIXED64, struct.pack("<d", wall_time)) + _field(2, _VARINT, _varint(step)) + _text(5, summary)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from PIL import Image
 
 from edgemamba.errors import InputError
 from edgemamba.train import resume_config, train
@@ -23,9 +24,16 @@ def _event_class() -> Any:
     """tensorflow/core/util/event.proto and framework/summary.proto, what of them is used here."""
     file = descriptor_pb2.FileDescriptorProto(name="event.proto", package="tensorflow", syntax="proto3")
     messages: dict[str, list[tuple[str, int, Any, Any, str]]] = {
+        "Image": [
+            ("height", 1, Field.TYPE_INT32, Field.LABEL_OPTIONAL, ""),
+            ("width", 2, Field.TYPE_INT32, Field.LABEL_OPTIONAL, ""),
+            ("colorspace", 3, Field.TYPE_INT32, Field.LABEL_OPTIONAL, ""),
+            ("encoded_image_string", 4, Field.TYPE_BYTES, Field.LABEL_OPTIONAL, ""),
+        ],
         "Value": [
             ("tag", 1, Field.TYPE_STRING, Field.LABEL_OPTIONAL, ""),
             ("simple_value", 2, Field.TYPE_FLOAT, Field.LABEL_OPTIONAL, ""),
+            ("image", 4, Field.TYPE_MESSAGE, Field.LABEL_OPTIONAL, ".tensorflow.Image"),
         ],
         "Summary": [("value", 1, Field.TYPE_MESSAGE, Field.LABEL_REPEATED, ".tensorflow.Value")],
         "Event": [
@@ -72,8 +80,12 @@ def test_the_checksum_is_castagnolis() -> None:
     assert crc32c(bytes(32)) == 0x8A9136AA
 
 
+def pictures(found: Any) -> dict[str, Any]:
+    return {value.tag: value.image for value in found.summary.value if value.image.encoded_image_string}
+
+
 def check_against_the_table(run: Path) -> None:
-    first, *rest = events(run)
+    first, *rest = [event for event in events(run) if not pictures(event)]
     assert first.file_version == "brain.Event:2"
     table = list(csv.DictReader((run / "metrics.csv").open()))
     assert [event.step for event in rest] == [int(row["epoch"]) for row in table]
@@ -111,7 +123,18 @@ def test_the_file_is_the_table_and_is_written_anew_by_a_resumed_run(
     assert len(events(out)) == 3
     train(resume_config(out), QUIET)
     check_against_the_table(out)
-    assert len(events(out)) == 4
+    shown: dict[str, Any] = {}
+    for event in events(out)[4:]:
+        assert event.step == 3
+        shown |= pictures(event)
+    files = sorted((out / "samples").glob("*.png"))
+    assert sorted(shown) == [f"samples/{file.stem}" for file in files] and files
+    for file in files:
+        picture = shown[f"samples/{file.stem}"]
+        assert picture.encoded_image_string == file.read_bytes()
+        with Image.open(file) as opened:
+            assert (opened.width, opened.height) == (picture.width, picture.height)
+            assert len(opened.getbands()) == picture.colorspace
 
 
 def test_there_is_none_unless_asked(tmp_path: Path) -> None:
