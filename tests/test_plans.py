@@ -36,20 +36,20 @@ def test_commands_are_taken(plan: Path, tmp_path: Path) -> None:
 def test_students_learn_from_their_own_fold(tmp_path: Path) -> None:
     found = {job.name: job for job in planned(ROOT / "profiles" / "plans" / "patients.toml", tmp_path)}
     student = found["edge-unet-distilled-fold3-s0"]
-    assert student.needs == ("unet-fold3-s0", "edge-unet-fold3-s0")
+    assert student.needs == ("unet-refit-fold3-s0",)
     assert "fold:3" in student.arguments
     teachers = [b for a, b in zip(student.arguments, student.arguments[1:], strict=False) if a == "--teacher"]
     assert teachers == [*(str(tmp_path / name) for name in student.needs), "lgg-edge-fold3"]
 
 
 def test_interrupted_runs_go_on_and_finished_ones_stay(tmp_path: Path) -> None:
-    plan = ROOT / "profiles" / "plans" / "systems.toml"
-    for name, state in (("resnet18-seg-image-s0", "interrupted"), ("segformer-image-s0", "finished")):
+    plan, begun = ROOT / "profiles" / "plans" / "systems.toml", "resnet18-seg-image-s0"
+    for name, state in ((begun, "interrupted"), ("segformer-image-s0", "finished")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(json.dumps({"state": state}))
     found = {job.name: job for job in planned(plan, tmp_path)}
-    assert found["resnet18-seg-image-s0"].arguments == ("train", "--resume", "--out", str(tmp_path / "resnet18-seg-image-s0"))
-    assert not found["resnet18-seg-image-s0"].done(tmp_path)
+    assert found[begun].arguments == ("train", "--resume", "--out", str(tmp_path / begun))
+    assert not found[begun].done(tmp_path)
     assert found["segformer-image-s0"].done(tmp_path)
 
 

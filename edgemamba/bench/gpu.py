@@ -152,23 +152,23 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
-    results = []
-    for model, amp, fused, goal in CONTESTANTS:
-        if arguments.only not in (None, model):
-            continue
-        found = measure(model, arguments.batch, amp=amp, fused=fused, profile=arguments.profile)
-        results.append({**found, "goal_images_per_s": goal})
-        print(json.dumps({key: found[key] for key in ("model", "compile", "images_per_s", "step_ms")}), file=sys.stderr)
-    document = {
+    document: dict[str, Any] = {
         "schema": "edgemamba.gpu/1",
         "edgemamba": __version__,
         "commit": commit(),
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": "python -m edgemamba.bench.gpu",
         "environment": environment("cuda"),
-        "results": results,
+        "results": [],
     }
-    write_json(arguments.out, document)
+    for model, amp, fused, goal in CONTESTANTS:
+        if arguments.only not in (None, model):
+            continue
+        found = measure(model, arguments.batch, amp=amp, fused=fused, profile=arguments.profile)
+        document["results"].append({**found, "goal_images_per_s": goal})
+        print(json.dumps({key: found[key] for key in ("model", "compile", "images_per_s", "step_ms")}), file=sys.stderr)
+        # After each, since a later one may fail.
+        write_json(arguments.out, document)
 
 
 if __name__ == "__main__":

@@ -74,16 +74,20 @@ def main() -> None:
                 folder = Path(place) / f"{kind}-{devices}"
                 found = measure(arguments.train, devices, batch, arguments.epochs, folder)
                 runs.append({"scaling": "one device" if devices == 1 else kind, **found})
+                _report(runs, arguments.epochs, arguments.out)
+
+
+def _report(runs: list[dict[str, Any]], epochs: int, out: Path) -> None:
+    """Write all runs so far, since a later one may fail, and print the last."""
     alone = next((run["images_per_s"] for run in runs if run["devices"] == 1), None)
     for run in runs:
         run["speed_up"] = None if alone is None else round(run["images_per_s"] / alone, 3)
-        print(
-            f"{run['scaling']:>10}: {run['devices']} devices, batch {run['batch']}: {run['images_per_s']:,} images/s, "
-            f"{run['speed_up']} times one"
-        )
-    document = {"schema": "edgemamba.scaling/1", "edgemamba": __version__, "epochs": arguments.epochs, "runs": runs}
-    write_json(arguments.out, document)
-    print(f"written to {arguments.out}")
+    last = runs[-1]
+    print(
+        f"{last['scaling']:>10}: {last['devices']} devices, batch {last['batch']}: {last['images_per_s']:,} images/s, "
+        f"{last['speed_up']} times one"
+    )
+    write_json(out, {"schema": "edgemamba.scaling/1", "edgemamba": __version__, "epochs": epochs, "runs": runs})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgemamba.bench import results
+from edgemamba.bench import gains, results
 from edgemamba.errors import InputError
 from edgemamba.files import read_json, write_text
 from edgemamba.registry import MODELS
@@ -74,6 +74,10 @@ def _results(reports: Path) -> str:
     return _markdown(results.HEADER, results.rows(results.load(folder), Path("profiles/reports/evaluation")))
 
 
+def _steps(reports: Path) -> str:
+    return _markdown(gains.HEADER, gains.rows(reports / "evaluation", Path("profiles/reports/evaluation")))
+
+
 def _profiles(reports: Path) -> str:
     rows = []
     for path in sorted(reports.glob("profile/*/report.json"), key=_order):
@@ -112,13 +116,21 @@ def _order(path: Path) -> tuple[Any, ...]:
 
 
 def _bench(reports: Path) -> str:
-    rows = []
-    for title, part in read_json(reports / "bench.json")["results"].items():
-        for row in part.get("ratios", []):
-            bar = "-" if row["bar"] is None else f"{row['bar']:g}: {'met' if row['met'] else 'missed'}"
-            interval = f"{row['low']:.1f} to {row['high']:.1f}"
-            rows.append([title, row["slower"], row["faster"], f"{row['ratio']:.2f}", interval, bar])
-    return _markdown(["what", "slower", "faster", "ratio", "95 % interval", "goal"], rows)
+    """One row a comparison, one column a machine."""
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    machines = []
+    for path in sorted(reports.glob("bench*.json"), reverse=True):
+        found = read_json(path)
+        machines.append(found["environment"]["cpu"])
+        for title, part in found["results"].items():
+            for row in part.get("ratios", []):
+                bar = "-" if row["bar"] is None else f"{row['bar']:g}"
+                cell = f"{row['ratio']:.2f} ({row['low']:.1f} to {row['high']:.1f})"
+                judged = {True: ", met", False: ", missed", None: ""}[row["met"]]
+                key = (title, row["slower"], row["faster"], bar)
+                cells.setdefault(key, {})[machines[-1]] = cell + judged
+    rows = ([*key, *(own.get(machine, "-") for machine in machines)] for key, own in cells.items())
+    return _markdown(["what", "slower", "faster", "goal", *machines], rows)
 
 
 def _quantizers(reports: Path) -> str:
@@ -145,6 +157,7 @@ TABLES = {
     "models": _models,
     "accuracy": _accuracy,
     "results": _results,
+    "steps": _steps,
     "profiles": _profiles,
     "bench": _bench,
     "quantizers": _quantizers,

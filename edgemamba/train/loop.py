@@ -40,7 +40,8 @@ def train(config: TrainConfig, console: Console) -> RunRecord:
             memory is too small, or the loss is no longer a number (the last good checkpoint stays).
         DeviceError: of several processes, another one has ended.
         KeyboardInterrupt: on SIGINT or SIGTERM, with the command that goes on; at most the epoch under way is
-            lost.
+            lost. (A process that is killed outright loses on CUDA also what was not written yet: a few epochs, so
+            that writing takes a twentieth of the time at most.)
     """
     with (
         _threads(config.threads),
@@ -97,6 +98,8 @@ def _leave(run: Run) -> None:
     """Mark the run as one that can be resumed, unless that is what just failed."""
     if not run.world.main:
         return
+    with contextlib.suppress(InputError):
+        run.write_kept()
     with contextlib.suppress(InputError):
         run.folder.save_record("interrupted", run.rows)
         run.folder.save_curves(run.rows)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
 
 from edgemamba.console import Bar, Console
 from edgemamba.data import Sample, data_ref, load_arrays, open_dataset, split_dataset
@@ -40,6 +41,8 @@ from edgemamba.train.validation import validate
 
 _CUDA_CHECK_STEPS = 50
 _CURVES_EVERY_S = 10.0
+# Of the time of a run on CUDA, so that a large network's state does not keep the GPU waiting.
+_WRITING_SHARE = 0.05
 
 
 class Run:
@@ -98,6 +101,10 @@ class Run:
         self._build(data)
         self.rows: list[Row] = []
         self.curves_drawn = time.monotonic()
+        self.writes_every_epoch = config.device == "cpu"
+        self.written = 0
+        self.due = 0.0
+        self._unwritten: dict[str, Tensor] | None = None
         if earlier is None:
             with begin(config.out) if world.main else contextlib.nullcontext():
                 self._save([])
@@ -178,7 +185,7 @@ class Run:
                 rows = [*self.rows, row]
                 if best(rows, self.task.headline) is row:
                     self.best_model.load_state_dict(self.learner.average.state_dict())
-                self._save(rows)
+                self._keep(rows)
                 self._tell(row)
         if self.world.main:
             self.folder.save_curves(self.rows)
@@ -280,20 +287,47 @@ class Run:
             f"lr {row.lr:.1e}  {row.seconds:.1f} s{mark}"
         )
 
+    def _keep(self, rows: list[Row]) -> None:
+        """Write the epoch just done, or hold on to it where writing would keep a GPU waiting too often."""
+        if len(rows) == self.config.epochs or self.writes_every_epoch or time.monotonic() >= self.due:
+            self._save(rows)
+        elif self.world.main:
+            self._unwritten = self.learner.clone()
+        self.rows = rows
+
+    def write_kept(self) -> None:
+        """Write the last whole epoch if that has not been done.
+
+        Raises:
+            InputError: it cannot be written; ``rows`` are those that were.
+        """
+        if self._unwritten is None:
+            return
+        self.learner.load(self._unwritten)
+        try:
+            self._save(self.rows)
+        except InputError:
+            self.rows = self.rows[: self.written]
+            raise
+
     def _save(self, rows: list[Row]) -> None:
         """Make the newest of ``rows`` the epoch a resumed run starts from; write what follows from it."""
         if not self.world.main:
             self.rows = rows
             return
+        begun = time.monotonic()
         tensors = self.learner.tensors()
         tensors |= {f"best/{name}": tensor for name, tensor in self.best_model.state_dict().items()}
         self.folder.save_state(tensors, rows)
         self.rows = rows
+        self.written, self._unwritten = len(rows), None
         self.folder.save_results(self.learner.average, self.best_model, self.rows)
         self.folder.save_record("running", self.rows)
         if time.monotonic() - self.curves_drawn > _CURVES_EVERY_S:
             self.folder.save_curves(self.rows)
             self.curves_drawn = time.monotonic()
+        now = time.monotonic()
+        self.due = now + (now - begun) / _WRITING_SHARE
 
     def _save_samples(self) -> None:
         model = self.best_model if self.recipe.checkpoint == "best" else self.learner.average

@@ -1,8 +1,8 @@
-"""The files of one run: who may write where, and what is kept after every epoch.
+"""The files of one run: who may write where, and what is kept of an epoch.
 
 RUN/run.json, metrics.csv, curves.png, samples/, weights/{best,last}.safetensors, state/last.safetensors, and failed/
-where the loss was no longer a number. The
-state is the one thing a resumed run reads; all else follows from it and is written anew.
+where the loss was no longer a number. The state is the one thing a resumed run reads; all else follows from it and is
+written anew.
 """
 
 from __future__ import annotations

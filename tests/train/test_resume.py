@@ -12,6 +12,7 @@ import pytest
 
 from edgemamba.errors import InputError
 from edgemamba.records import RunRecord, load_record
+from edgemamba.train import loop as loop_module
 from edgemamba.train import resume_config, train
 from edgemamba.train import run as run_module
 from train.runs import QUIET, assert_same_state, tiny
@@ -93,6 +94,32 @@ def test_a_kill_between_state_and_results_is_mended(uninterrupted: Path, tmp_pat
     assert_same_state(out, uninterrupted)
     mine, whole = ((folder / "metrics.csv").read_text().splitlines() for folder in (out, uninterrupted))
     assert [line.split(",")[:9] for line in mine] == [line.split(",")[:9] for line in whole]
+
+
+def test_epochs_not_written_yet_are_written_at_an_interruption(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run on CUDA does, where writing every epoch would keep the GPU waiting."""
+    out = tmp_path / "out"
+    run = run_module.Run(tiny(out, epochs=EPOCHS), QUIET)
+    run.writes_every_epoch, run.due = False, float("inf")
+    check = run._check_losses
+
+    def interrupted(epoch: int, begin: int, end: int) -> float:
+        found = check(epoch, begin, end)
+        if epoch == EPOCHS - 1:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(run, "_check_losses", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.epochs()
+    assert load_record(out / "run.json", RunRecord).epochs_done == 0
+    loop_module._leave(run)
+    record = load_record(out / "run.json", RunRecord)
+    assert (record.state, record.epochs_done) == ("interrupted", EPOCHS - 1)
+    train(resume_config(out), QUIET)
+    assert_same_state(out, uninterrupted)
 
 
 def test_a_run_killed_in_its_first_epoch_starts_again(uninterrupted: Path, tmp_path: Path) -> None:
