@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from edgemamba.compat.names import MODULES, PACKAGES, ROOTS, contents
+from edgemamba.compat.names import MODULES, PACKAGES, ROOTS, contents, passed_on
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -45,6 +45,8 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self.provided.append(name)
         module.__dict__.update(contents(name))
         module.__dict__.setdefault("__version__", "0+edgemamba")
+        if name.startswith("mamba_ssm."):
+            module.__dict__["__getattr__"] = passed_on
         if name.startswith("triton.language"):
             from edgemamba.compat.kernels import Name
 

@@ -14,12 +14,16 @@ _RAW = "edgemamba.compat.raw"
 _ABSENT = "edgemamba.compat.absent"
 _BLOCK = "edgemamba.compat.block"
 _KERNELS = "edgemamba.compat.kernels"
+_MLP = "edgemamba.compat.mlp"
 
 _CONVS = dict.fromkeys(("causal_conv1d_fn", "causal_conv1d_update", "causal_conv1d_ref"), _CONV)
 _INNERS = dict.fromkeys(
     ("mamba_inner_fn", "mamba_inner_ref", "mamba_inner_fn_no_out_proj", "bimamba_inner_fn", "bimamba_inner_ref"), _INNER
 )
 _SCANS = {"selective_scan_fn": _SCAN, "selective_scan_ref": _SCAN}
+_APPLIED = dict.fromkeys(
+    ("SelectiveScanFn", "MambaInnerFn", "MambaInnerFnNoOutProj", "BiMambaInnerFn"), "edgemamba.compat.applied"
+)
 _FUSED = dict.fromkeys(("RMSNorm", "layer_norm_fn", "rms_norm_fn", "layer_norm_ref", "rms_norm_ref"), _NORMS)
 _MAMBA = {"Mamba": "edgemamba.compat.mamba"}
 _VMAMBA = {
@@ -44,10 +48,10 @@ MODULES: dict[str, dict[str, str]] = {
     "mamba_ssm.modules.block": {"Block": _BLOCK},
     "mamba_ssm.modules.mamba2": {"Mamba2": "-"},
     "mamba_ssm.modules.mamba2_simple": {"Mamba2Simple": "-"},
-    "mamba_ssm.modules.mlp": {"GatedMLP": "-"},
+    "mamba_ssm.modules.mlp": {"GatedMLP": _MLP},
     "mamba_ssm.modules.mha": {"MHA": "-"},
     "mamba_ssm.ops": {},
-    "mamba_ssm.ops.selective_scan_interface": {**_SCANS, **_INNERS, **_CONVS},
+    "mamba_ssm.ops.selective_scan_interface": {**_SCANS, **_INNERS, **_CONVS, **_APPLIED},
     "mamba_ssm.ops.triton": {},
     "mamba_ssm.ops.triton.layernorm": _FUSED,
     "mamba_ssm.ops.triton.layer_norm": _FUSED,
@@ -70,7 +74,7 @@ MODULES: dict[str, dict[str, str]] = {
         "create_block": _BLOCK,
         "MixerModel": "-",
         "MambaLMHeadModel": "-",
-        "_init_weights": "!",
+        "_init_weights": _MLP,
     },
     "mamba_ssm.models.config_mamba": {"MambaConfig": "-"},
     "causal_conv1d": _CONVS,
@@ -94,6 +98,15 @@ MODULES: dict[str, dict[str, str]] = {
     "triton.language": {},
     "triton.language.math": {},
 }
+# What the originals import for themselves, and some files take from them in place of the package it is of.
+PASSED_ON = {
+    "rearrange": "einops",
+    "repeat": "einops",
+    "torch": "",
+    "math": "",
+    "nn": "torch",
+    "F": "torch.nn:functional",
+}
 PACKAGES = frozenset(name.rpartition(".")[0] for name in MODULES) - {""}
 ROOTS = frozenset(name.partition(".")[0] for name in MODULES)
 
@@ -101,6 +114,21 @@ ROOTS = frozenset(name.partition(".")[0] for name in MODULES)
 def contents(module: str) -> dict[str, Any]:
     """Every name of one provided module."""
     return {name: _find(module, name, source) for name, source in MODULES[module].items()}
+
+
+def passed_on(name: str) -> Any:
+    """A name of ``PASSED_ON``.
+
+    Raises:
+        AttributeError: it is none of them, or its package is not installed; ``from module import name`` says the name.
+    """
+    if name not in PASSED_ON:
+        raise AttributeError(name)
+    place, _, attribute = PASSED_ON[name].partition(":")
+    try:
+        return getattr(importlib.import_module(place), attribute or name) if place else importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise AttributeError(f"{name}, which is of {place} ({error})") from error
 
 
 def _find(module: str, name: str, source: str) -> Any:

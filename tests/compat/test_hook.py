@@ -6,8 +6,10 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from edgemamba.compat import installed
 from edgemamba.compat.names import MODULES, ROOTS
@@ -104,6 +106,16 @@ def test_a_name_that_does_not_exist_is_an_import_error() -> None:
         exec("from mamba_ssm import no_such_name")
     with installed(), pytest.raises(ModuleNotFoundError):
         importlib.import_module("mamba_ssm.no_such_module")
+
+
+def test_what_the_originals_import_for_themselves_can_be_taken_from_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "einops", SimpleNamespace(rearrange=len))
+    with installed():
+        module = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
+        assert module.rearrange is len and module.F is torch.nn.functional and module.torch is torch
+    monkeypatch.setitem(sys.modules, "einops", None)
+    with installed(), pytest.raises(ImportError, match="rearrange"):
+        exec("from mamba_ssm.ops.selective_scan_interface import rearrange")
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

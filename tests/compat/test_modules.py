@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from compat import oracle
 from edgemamba import ssm
 from edgemamba.compat import raw
+from edgemamba.compat.applied import BiMambaInnerFn, MambaInnerFn, SelectiveScanFn
 from edgemamba.compat.block import Block, SimpleBlock, create_block
 from edgemamba.compat.conv import causal_conv1d_fn, causal_conv1d_update
 from edgemamba.compat.inner import bimamba_inner_fn, mamba_inner_fn
 from edgemamba.compat.mamba import Mamba
+from edgemamba.compat.mlp import GatedMLP, _init_weights
 from edgemamba.compat.norms import GatedRMSNorm, RMSNorm, layer_norm_fn, rms_norm_fn
 from edgemamba.errors import Unsupported
 
@@ -248,3 +250,30 @@ def test_blocks_carry_the_sum(rms: bool) -> None:
     both = Block(8, Mamba, lambda dim: nn.Linear(dim, dim), norm)
     out, total = both(x)
     assert torch.equal(out, both.mlp(both.norm2(total))) and "norm2.weight" in both.state_dict()
+
+
+def test_gated_mlp() -> None:
+    torch.manual_seed(0)
+    mlp, x = GatedMLP(6, multiple_of=4), torch.randn(2, 3, 6)
+    assert mlp.fc1.weight.shape == (32, 6) and mlp.fc2.weight.shape == (6, 16)
+    value, gate = np.split(oracle.array(x) @ oracle.array(mlp.fc1.weight).T, 2, -1)
+    expected = (value * gate / (1 + np.exp(-gate))) @ oracle.array(mlp.fc2.weight).T
+    np.testing.assert_allclose(oracle.array(mlp(x)), expected, rtol=0, atol=1e-6)
+
+
+def test_weights_around_mamba_start_smaller_with_depth() -> None:
+    torch.manual_seed(0)
+    net = nn.ModuleDict({"block": Mamba(8, bias=True), "mlp": GatedMLP(8, bias=True), "table": nn.Embedding(50, 8)})
+    rates = net["block"].dt_proj.bias.detach().clone()
+    net.apply(partial(_init_weights, n_layer=100))
+    assert torch.equal(net["block"].dt_proj.bias, rates) and not net["block"].in_proj.bias.any()
+    # Uniform within 1 / sqrt(inputs), a tenth of that in a hundred layers.
+    assert 0 < net["block"].out_proj.weight.abs().max() <= 0.1 / 16**0.5
+    assert not net["mlp"].fc1.bias.any() and net["table"].weight.std() < 0.03
+
+
+def test_autograd_functions_are_called_by_apply() -> None:
+    assert MambaInnerFn.apply is mamba_inner_fn and BiMambaInnerFn.apply is bimamba_inner_fn
+    u, delta, rates, maps = torch.randn(1, 2, 5), torch.rand(1, 2, 5), -torch.rand(2, 3), torch.randn(1, 3, 5)
+    y = SelectiveScanFn.apply(u, delta, rates, maps, maps, None, None, None, True)
+    assert y.shape == u.shape
