@@ -92,7 +92,10 @@ def _over_pixels(
     axes = range(2, len(x.order))
 
     def mean(value: Laid) -> Laid:
-        found = reduce(lowering, "MEAN", value, [*axes], True) if axes else value
+        # Axis by axis: one sum over a whole image loses two digits, which deep networks magnify to a failed parity.
+        found = value
+        for axis in reversed(axes):
+            found = reduce(lowering, "MEAN", found, [axis], True)
         if within is None:
             return found
         rows = layout.reshape(lowering.writer, found, found.shape[:2])
