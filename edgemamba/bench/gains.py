@@ -36,8 +36,10 @@ def gain(before: dict[str, Any], after: dict[str, Any]) -> tuple[Estimate, int]:
     """Difference of the mean Dice a volume, and how many patients have a higher one.
 
     Raises:
-        InputError: the records are not of the same patients.
+        InputError: the records are not of the same patients, or one names none.
     """
+    if not all("per_patient" in record for record in (before, after)):
+        raise InputError("a record has no scores per patient", hint="take records of edgemamba evaluate --json")
     first, second = (
         {row["patient"]: row["dice"] for row in record["per_patient"] if row["dice"] is not None}
         for record in (before, after)
@@ -51,7 +53,11 @@ def gain(before: dict[str, Any], after: dict[str, Any]) -> tuple[Estimate, int]:
 
 
 def rows(folder: Path, link: Path) -> Iterator[list[str]]:
-    """The steps whose records are in ``folder``; ``link`` is how the README names it."""
+    """Every step; ``link`` is how the README names ``folder``.
+
+    Raises:
+        InputError: a record is missing.
+    """
     for step, before, after in STEPS:
         records = [read_json(folder / f"{name}.json") for name in (before, after)]
         found, better = gain(*records)

@@ -118,19 +118,19 @@ def _order(path: Path) -> tuple[Any, ...]:
 def _bench(reports: Path) -> str:
     """One row a comparison, one column a machine."""
     cells: dict[tuple[str, ...], dict[str, str]] = {}
-    machines = []
+    machines: dict[str, str] = {}
     for path in sorted(reports.glob("bench*.json"), reverse=True):
         found = read_json(path)
-        machines.append(found["environment"]["cpu"])
+        machines[path.stem] = found["environment"]["cpu"]
         for title, part in found["results"].items():
             for row in part.get("ratios", []):
                 bar = "-" if row["bar"] is None else f"{row['bar']:g}"
                 cell = f"{row['ratio']:.2f} ({row['low']:.1f} to {row['high']:.1f})"
                 judged = {True: ", met", False: ", missed", None: ""}[row["met"]]
                 key = (title, row["slower"], row["faster"], bar)
-                cells.setdefault(key, {})[machines[-1]] = cell + judged
-    rows = ([*key, *(own.get(machine, "-") for machine in machines)] for key, own in cells.items())
-    return _markdown(["what", "slower", "faster", "goal", *machines], rows)
+                cells.setdefault(key, {})[path.stem] = cell + judged
+    rows = ([*key, *(own.get(record, "-") for record in machines)] for key, own in cells.items())
+    return _markdown(["what", "slower", "faster", "goal", *machines.values()], rows)
 
 
 def _quantizers(reports: Path) -> str:
