@@ -1,8 +1,9 @@
 """The training scan of ``two_pass`` as fused Triton kernels: states live in registers, float32 throughout.
 
 A program of the grid (blocks of positions, blocks of channels) holds a tile of states, BD channels x BN states x
-BP positions p = k * groups + g, and walks through the Q steps of its chunks. Nothing is added atomically: blocks
-write rows of their own, added afterwards, so results repeat bit for bit.
+BP positions p = k * groups + g, and walks through the Q steps of its chunks. A thread has one position and all its
+channels and states, so that sums over them need no other thread, and a warp reads 32 neighbours. Nothing is added
+atomically: blocks write rows of their own, added afterwards, so results repeat bit for bit.
 
 forward   ``_chunk_ends``, ``_carry`` over the chunks, ``_outputs``
 backward  ``_chunk_messages``, ``_carry`` from the last chunk back, ``_states`` before every step, ``_gradients``
@@ -13,7 +14,6 @@ Source: the formulas of ``two_pass``.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -24,10 +24,10 @@ from torch import Tensor
 _LOG2_E = tl.constexpr(1.4426950408889634)
 _LN_2 = tl.constexpr(0.6931471805599453)
 
-# Measured with ptxas for sm_90: 8 warps for 2048 states need 128 registers a thread, fewer warps spill.
-_TILE = 2048
-_TILE_STATES = 512  # most channels x states
-_STATES_PER_WARP = 256
+_LANES = 32
+_WARPS = 2
+_STATES_PER_THREAD = 64  # more of them spill registers, fewer write more rows of the gradients of B and C
+_CHANNELS_PER_THREAD = 8
 _CARRY_BLOCK = 128
 
 # One compiled kernel for all networks: only positions and groups decide how memory is read.
@@ -295,10 +295,13 @@ def _added(rows: Tensor) -> Tensor:
 
 
 def _blocks(channels: int, d_state: int) -> dict[str, int]:
-    """Sides of a tile, powers of two."""
-    states = max(4, triton.next_power_of_2(d_state))
-    rows = min(max(4, triton.next_power_of_2(channels)), max(4, _TILE_STATES // states))
-    return {"BD": rows, "BN": states, "BP": min(16, max(4, _TILE // (rows * states)))}
+    """Sides of a tile, powers of two, and its warps."""
+    states = triton.next_power_of_2(d_state)
+    rows = min(triton.next_power_of_2(channels), _CHANNELS_PER_THREAD, max(1, _STATES_PER_THREAD // states))
+    # Where one channel's states are too many for a thread, several threads of one warp share them.
+    lanes = min(_LANES, max(1, _LANES * _STATES_PER_THREAD // (rows * states)))
+    warps = _WARPS if lanes == _LANES else 1
+    return {"BD": rows, "BN": states, "BP": lanes * warps, "num_warps": warps}
 
 
 class _Launch:
@@ -323,8 +326,7 @@ class _Launch:
     def tiles(self, kernel: Any, *tensors: Tensor) -> None:
         """Run ``kernel`` on every tile."""
         sizes = (self.channels, self.d_state, self.steps, self.positions)
-        warps = math.prod(self._blocks.values()) // _STATES_PER_WARP
-        kernel[self.grid](*tensors, *sizes, **self._blocks, num_warps=min(8, max(1, warps)))
+        kernel[self.grid](*tensors, *sizes, **self._blocks)
 
     def carry(self, end: Tensor, total: Tensor, A: Tensor, start: Tensor, *, back: bool) -> None:
         """Fill ``start`` with what every chunk begins with."""
