@@ -25,8 +25,8 @@ _LOG2_E = tl.constexpr(1.4426950408889634)
 _LN_2 = tl.constexpr(0.6931471805599453)
 
 _LANES = 32
-_WARPS = 2
-_STATES_PER_THREAD = 64  # more of them spill registers, fewer write more rows of the gradients of B and C
+_WARPS = 1
+_STATES_PER_THREAD = 32  # more of them spill registers, fewer write more rows of the gradients of B and C
 _CHANNELS_PER_THREAD = 8
 _CARRY_BLOCK = 128
 
