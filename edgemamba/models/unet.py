@@ -50,7 +50,7 @@ class UNet(SegmentationModel):
         x = self.bottleneck(x)
         maps = []
         for level in (4, 3, 2, 1):
-            up = doubled(self.get_submodule(f"upconv{level}"), x)
+            up = self.get_submodule(f"upconv{level}")(x)
             x = self.get_submodule(f"decoder{level}")(torch.cat([up, skips[level - 1]], 1))
             maps.append(x)
         return self.conv(x), maps
@@ -95,24 +95,3 @@ def normed(convolution: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
         mean.copy_(shifted + bias)
         count.add_(1)
     return y
-
-
-def doubled(convolution: nn.Module, x: Tensor) -> Tensor:
-    """Transposed convolution, (B, cin, H, W) -> (B, cout, 2H, 2W).
-
-    In compiled training it is a matrix product, whose shuffle torch.compile fuses with the concatenation after it.
-    """
-    assert isinstance(convolution, nn.ConvTranspose2d)
-    if not (torch.compiler.is_compiling() and convolution.training and x.is_cuda):
-        y: Tensor = convolution(x)
-        return y
-    return by_product(convolution, x)
-
-
-def by_product(convolution: nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    """A 2x2 transposed convolution with stride 2 as a matrix product over channels and a shuffle of its four taps."""
-    assert convolution.bias is not None
-    batch, cin, height, width = x.shape
-    taps = x.permute(0, 2, 3, 1).reshape(-1, cin) @ convolution.weight.permute(0, 2, 3, 1).reshape(cin, -1)
-    y = taps.reshape(batch, height, width, 2, 2, -1).permute(0, 5, 1, 3, 2, 4)
-    return y.reshape(batch, -1, 2 * height, 2 * width) + convolution.bias[:, None, None]
