@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from edgemamba import __version__
-from edgemamba.bench import loop, sections
+from edgemamba.bench import entry, loop, sections
 from edgemamba.files import write_json
 from edgemamba.train.environment import environment
 
@@ -89,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry.run(main)

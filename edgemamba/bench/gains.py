@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edgemamba.bench import entry
 from edgemamba.errors import InputError
 from edgemamba.evaluation.bootstrap import Estimate, difference, estimate, ratio_of_totals
 from edgemamba.files import read_json
@@ -81,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry.run(main)

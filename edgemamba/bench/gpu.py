@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from edgemamba import __version__
+from edgemamba.bench import entry
 from edgemamba.console import Console
 from edgemamba.files import write_json
 from edgemamba.models import build_segmentation, count
@@ -172,4 +173,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry.run(main)

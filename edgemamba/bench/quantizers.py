@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemamba import __version__
+from edgemamba.bench import entry
 from edgemamba.files import write_json
 from edgemamba.presets import find_target
 from edgemamba.sources import open_source, packaged_weights
@@ -54,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry.run(main)

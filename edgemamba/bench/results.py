@@ -1,7 +1,7 @@
 """The table of systems, the paper's figures beside ours: one row a network and way of training.
 
 Records are what ``edgemamba evaluate --json`` prints, for the image split or for the folds of a cross-validation.
-Several seeds of one row are averaged and their range is given. A cell without a record says that nothing was run.
+Several runs of one row are averaged and their range is given. A cell without a record says that nothing was run.
 """
 
 from __future__ import annotations
@@ -94,11 +94,11 @@ def rows(results: Sequence[Result], reports: Path) -> Iterable[list[str]]:
 
 
 def _cell(found: Sequence[dict[str, Any]]) -> str:
-    """One seed with its interval over patients, or the mean of several with their range."""
+    """One run with its interval over patients, or the mean of several with their range."""
     if not found:
         return NOT_RUN
     values = [one["value"] for one in found]
     if len(values) > 1:
-        return f"{sum(values) / len(values):.4f} ({len(values)} seeds, {min(values):.4f} to {max(values):.4f})"
+        return f"{sum(values) / len(values):.4f} ({len(values)} runs, {min(values):.4f} to {max(values):.4f})"
     low, high = found[0]["low"], found[0]["high"]
     return f"{values[0]:.4f}" + ("" if low is None else f" ({low:.3f} to {high:.3f})")

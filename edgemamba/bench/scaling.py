@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemamba import __version__
+from edgemamba.bench import entry
 from edgemamba.files import read_json, write_json
 
 
@@ -91,4 +92,4 @@ def _report(runs: list[dict[str, Any]], epochs: int, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry.run(main)

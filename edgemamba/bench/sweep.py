@@ -22,6 +22,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgemamba.bench import entry
 from edgemamba.data import FOLDS
 from edgemamba.files import read_json, write_json
 from edgemamba.presets import read_toml
@@ -144,11 +145,11 @@ class Devices:
     def collect(self) -> list[tuple[Job, int]]:
         """Jobs that have ended, with their exit codes; records are written."""
         ended = []
-        for entry in [*self.running]:
-            process, job, device, begun = entry
+        for each in [*self.running]:
+            process, job, device, begun = each
             if process.poll() is None:
                 continue
-            self.running.remove(entry)
+            self.running.remove(each)
             self.free[device] += 1
             if job.record is not None and process.returncode == 0:
                 # The lists of single slices name patients.
@@ -213,4 +214,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry.run(main)

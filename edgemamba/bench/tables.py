@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgemamba.bench import gains, results
+from edgemamba.bench import entry, gains, results
 from edgemamba.errors import InputError
 from edgemamba.files import read_json, write_text
 from edgemamba.registry import MODELS
@@ -153,6 +153,51 @@ def _quantizers(reports: Path) -> str:
     return _markdown(header, rows)
 
 
+def _gpu(reports: Path) -> str:
+    """Training speed before and after the scan's kernels were laid out anew."""
+    before, now = (read_json(reports / name) for name in ("gpu-before.json", "gpu.json"))
+    former = {_contestant(found): found for found in before["results"]}
+    rows = []
+    for found in now["results"]:
+        kernels, goal = found["kernels"], found["goal_images_per_s"]
+        rows.append(
+            [
+                *_contestant(found),
+                f"{former[_contestant(found)]['images_per_s']:,.0f}",
+                f"{found['images_per_s']:,.0f}",
+                "-" if goal is None else f"{goal:,.0f}",
+                f"{found['step_ms']:.2f}",
+                f"{kernels['total_ms']:.2f} ({kernels['launches']:,})",
+                f"{found['setup_s']:.0f}",
+                f"{found['tflop_per_s']:.1f}",
+                f"{found['activation_gb_per_s']:,.0f}",
+            ]
+        )
+    cards = [f"images/s {when}, {one['environment']['gpu']}" for when, one in (("before", before), ("now", now))]
+    header = ["net", "precision", "step", *cards, "goal, on an H100", "ms a step", "ms of kernels (launches)"]
+    return _markdown([*header, "set-up s", "TFLOP/s", "activations GB/s"], rows)
+
+
+def _contestant(found: dict[str, Any]) -> tuple[str, str, str]:
+    precision = "bfloat16" if found["bfloat16"] else "float32 (TF32)"
+    return f"`{found['model']}`", precision, "`--compile`" if found["compile"] else "plain"
+
+
+def _scaling(reports: Path) -> str:
+    rows = [
+        [
+            str(run["devices"]),
+            run["scaling"],
+            str(run["batch"]),
+            f"{run['images_per_s']:,.0f}",
+            f"{run['speed_up']:.2f}",
+            f"{run['last_epoch']['val_dice_pooled']:.4f}",
+        ]
+        for run in read_json(reports / "scaling.json")["runs"]
+    ]
+    return _markdown(["GPUs", "scaling", "batch of all", "images/s", "times one GPU", "validation Dice, pooled"], rows)
+
+
 TABLES = {
     "models": _models,
     "accuracy": _accuracy,
@@ -161,6 +206,8 @@ TABLES = {
     "profiles": _profiles,
     "bench": _bench,
     "quantizers": _quantizers,
+    "gpu": _gpu,
+    "scaling": _scaling,
 }
 
 
@@ -190,4 +237,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry.run(main)

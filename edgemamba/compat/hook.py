@@ -9,13 +9,20 @@ import importlib.util
 import sys
 import types
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from edgemamba.compat.names import MODULES, PACKAGES, ROOTS, contents, passed_on
 
+_INSTALLED = {"site-packages", "dist-packages"}
+_KERNELS = "mamba_ssm.ops"
+
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Serves the modules of ``names.MODULES`` before any that are installed.
+
+    A project that ships its own fork of mamba_ssm keeps the fork's blocks and models; only ``mamba_ssm.ops``, which
+    needs compiled kernels, is served.
 
     Attributes:
         provided: names of the modules served so far, in order.
@@ -30,11 +37,18 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self, fullname: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """The import system's question; None leaves the name to the others."""
-        del path, target
+        del target
         root = fullname.partition(".")[0]
         if fullname not in MODULES or root not in self._roots or (root == "triton" and _asked_by_torch()):
             return None
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=fullname in PACKAGES)
+        own = _of_the_project(fullname, path)
+        if own is not None and not fullname.startswith(_KERNELS):
+            return None
+        spec = importlib.machinery.ModuleSpec(fullname, self, is_package=fullname in PACKAGES)
+        if own is not None and own.submodule_search_locations and spec.submodule_search_locations is not None:
+            # What a fork has beside the modules served here.
+            spec.submodule_search_locations.extend(own.submodule_search_locations)
+        return spec
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
         """Python's own module object."""
@@ -51,6 +65,15 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             from edgemamba.compat.kernels import Name
 
             module.__dict__["__getattr__"] = lambda attribute: _plain(attribute, Name(f"tl.{attribute}"))
+
+
+def _of_the_project(fullname: str, path: Sequence[str] | None) -> importlib.machinery.ModuleSpec | None:
+    """A project's own fork of mamba_ssm: found on the path, but not among installed packages."""
+    if fullname.partition(".")[0] != "mamba_ssm":
+        return None
+    spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+    origin = None if spec is None else spec.origin
+    return spec if origin is not None and not _INSTALLED & set(Path(origin).parts) else None
 
 
 def _plain(attribute: str, value: Any) -> Any:

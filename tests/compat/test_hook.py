@@ -14,6 +14,7 @@ import torch
 from edgemamba.compat import installed
 from edgemamba.compat.names import MODULES, ROOTS
 from edgemamba.errors import Unsupported
+from edgemamba.foreign.load import imported
 
 FOREIGN = """
 import mamba_ssm
@@ -136,3 +137,51 @@ def test_torch_does_not_take_the_stand_in_for_triton() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[0] in ("False", "True") and "edgemamba" not in done.stdout
+
+
+FORK = {
+    "mamba_ssm/__init__.py": """
+from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+from mamba_ssm.modules.mamba_simple import Mamba
+""",
+    "mamba_ssm/modules/__init__.py": "",
+    "mamba_ssm/modules/mamba_simple.py": """
+import torch
+from torch import nn
+from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+from mamba_ssm.ops.extra import doubled
+
+class Mamba(nn.Module):
+    def __init__(self, d_model, sides=2):
+        super().__init__()
+        self.sides = sides
+        self.A_log = nn.Parameter(torch.zeros(d_model, 4))
+        self.dt_B_C = nn.Linear(d_model, d_model + 8)
+
+    def forward(self, x):
+        dt, B, C = self.dt_B_C(x).transpose(1, 2).split([x.shape[2], 4, 4], 1)
+        y = selective_scan_fn(x.transpose(1, 2), dt, -self.A_log.exp(), B, C, delta_softplus=True)
+        return doubled(y.transpose(1, 2)) * self.sides
+""",
+    "mamba_ssm/ops/__init__.py": "",
+    "mamba_ssm/ops/selective_scan_interface.py": "import a_cuda_extension_that_is_not_there",
+    "mamba_ssm/ops/extra.py": "def doubled(x):\n    return x + x\n",
+    "net.py": """
+from mamba_ssm import Mamba
+from mamba_ssm.utils.generation import InferenceParams
+""",
+}
+
+
+def test_a_project_keeps_its_own_fork_but_not_its_kernels(tmp_path: Path) -> None:
+    for name, text in FORK.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / ".git").mkdir()
+    before = modules()
+    with installed() as finder, imported(tmp_path / "net.py") as loaded:
+        block = loaded.module.Mamba(6, sides=3)
+        found = block(torch.randn(2, 5, 6))
+    assert found.shape == (2, 5, 6) and modules() == before
+    assert "mamba_ssm.ops.selective_scan_interface" in finder.provided
+    assert not {"mamba_ssm", "mamba_ssm.modules.mamba_simple"} & set(finder.provided)
