@@ -155,7 +155,9 @@ def choose_output(network: nn.Module, shape: tuple[int, ...], asked: str | None)
 
 
 def _refused(error: Exception, place: str, shape: tuple[int, ...]) -> EdgemambaError:
+    hint = "give the size it was made for as --input 1xCxHxW, or fit its constructor's --kwargs to the size"
+    if "(Conv3d)" in place:
+        hint = "it works on volumes; build its form for images, often with --kwargs '{\"spatial_dims\": 2}'"
     return InputError(
-        f"the network cannot run on an input of {'x'.join(map(str, shape))}: {summary(error)}, in {place}",
-        hint="give the size it was made for as --input 1xCxHxW, or fit its constructor's --kwargs to the size",
+        f"the network cannot run on an input of {'x'.join(map(str, shape))}: {summary(error)}, in {place}", hint=hint
     )

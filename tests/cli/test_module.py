@@ -71,9 +71,11 @@ def test_from_a_checkpoint_to_bundles_of_both_formats(edgemamba: Callable[..., A
 def test_errors_end_with_their_codes(edgemamba: Callable[..., Any], tmp_path: Path) -> None:
     net = NETS / "vmamba2" / "vmamba.py"
     (tmp_path / "needs.py").write_text("import einops_not_here\n")
+    (tmp_path / "volumes.py").write_text("from torch import nn\n\n\ndef net():\n    return nn.Conv3d(3, 1, 3)\n")
     cases: list[tuple[int, str, tuple[Any, ...]]] = [
         (2, "a run and --module exclude each other", ("runs/x", "--module", f"{net}:VSSM", "--input", "1x3x8x8")),
         (4, "the package einops_not_here is missing", ("--module", f"{tmp_path}/needs.py:Net", "--input", "1x3x8x8")),
+        (3, "it works on volumes", ("--module", f"{tmp_path}/volumes.py:net", "--input", "1x3x8x8")),
         (
             5,
             "the Triton kernel triton_cross_scan",

@@ -21,6 +21,7 @@ import mamba_ssm
 from mamba_ssm import Mamba
 from mamba_ssm.modules.mamba_simple import Mamba as Same, Block
 from mamba_ssm.ops.selective_scan_interface import selective_scan_fn, mamba_inner_fn_no_out_proj, bimamba_inner_fn
+from mamba_ssm.models.mixer_seq_simple import create_block, RMSNorm, layer_norm_fn, rms_norm_fn, GatedMLP
 from mamba_ssm.utils.generation import GenerationMixin
 from mamba_ssm.utils.hf import load_config_hf, load_state_dict_hf
 try:
