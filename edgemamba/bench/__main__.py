@@ -72,7 +72,7 @@ def main() -> None:
         "Mamba layer, U-Mamba bottleneck": lambda: sections.wide(512, 256, 1, max(5, rounds // 2)),
         "Mamba layer, Vim on CIFAR": lambda: sections.wide(192, 65, 2, rounds),
         "training step, batch 8, 256x256": lambda: sections.training(max(5, rounds // 6)),
-        "training from decoded slices, batch 8, 256x256": lambda: loop.loop(max(5, rounds // 6)),
+        "training from decoded slices, batch 8, 256x256": lambda: loop.from_slices(max(5, rounds // 6)),
         "edgemamba --help": lambda: start_up(10),
     }
     for title, part in parts.items():

@@ -42,7 +42,7 @@ class _OneByOne(TorchDataset[tuple[Tensor, Tensor]]):
         return image[0], target[0]
 
 
-def loop(rounds: int, batch: int = 8) -> dict[str, Any]:
+def from_slices(rounds: int, batch: int = 8) -> dict[str, Any]:
     """Steps of UL-VM-UNet from decoded slices to changed weights, the same augmentation in all."""
     torch.manual_seed(0)
     packed = torch.randint(0, 256, (SLICES, 4, *SIZE), dtype=torch.uint8)

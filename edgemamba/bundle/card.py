@@ -10,7 +10,7 @@ from edgemamba.registry import MODELS, ModelInfo
 from edgemamba.tasks import rules_of
 
 _SOURCE = 'Source: Crews and Whalen, "Mamba vs. else". '
-_DATA = {
+DATA = {
     "lgg": (
         "LGG MRI Segmentation: 3,929 axial slices of 110 patients with lower-grade glioma (The Cancer Imaging"
         " Archive, TCGA-LGG); pre-contrast, FLAIR and post-contrast as channels; masks of the FLAIR"
@@ -48,7 +48,7 @@ def text(manifest: Manifest, info: ModelInfo) -> str:
     if data is None:
         lines.append("Not recorded.")
     else:
-        lines.append(_DATA.get(data.name, data.name))
+        lines.append(DATA.get(data.name, data.name))
         counts = ", ".join(f"{count} {part}" for part, count in data.counts.items())
         lines.append(f"Split `{data.split}`: {counts}. Fingerprint `{data.fingerprint[:16]}`.")
         if data.split == "image":

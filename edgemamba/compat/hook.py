@@ -26,10 +26,12 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     Attributes:
         provided: names of the modules served so far, in order.
+        kept: names of the modules left to the project's fork.
     """
 
     def __init__(self) -> None:
         self.provided: list[str] = []
+        self.kept: list[str] = []
         # A real triton is better than the one here, which only lets kernels be defined.
         self._roots = ROOTS - {"triton"} if importlib.util.find_spec("triton") else ROOTS
 
@@ -43,6 +45,7 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             return None
         own = _of_the_project(fullname, path)
         if own is not None and not fullname.startswith(_KERNELS):
+            self.kept.append(fullname)
             return None
         spec = importlib.machinery.ModuleSpec(fullname, self, is_package=fullname in PACKAGES)
         if own is not None and own.submodule_search_locations and spec.submodule_search_locations is not None:

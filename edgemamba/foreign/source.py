@@ -126,6 +126,8 @@ def open_module(request: Request) -> tuple[ModuleSource, list[str]]:
     notes = []
     if finder.provided:
         notes.append(f"edgemamba.compat provides {', '.join(_told(finder.provided))} to {request.path.name}")
+    if finder.kept:
+        notes.append(f"{request.path.name} keeps its project's own {', '.join(_told(finder.kept))}")
     if request.weights is None:
         notes.append(f"no --weights: random weights of seed {request.seed}, the result is for timing only")
     if note:

@@ -186,3 +186,4 @@ def test_a_project_keeps_its_own_fork_but_not_its_kernels(tmp_path: Path) -> Non
     assert found.shape == (2, 5, 6) and modules() == before
     assert "mamba_ssm.ops.selective_scan_interface" in finder.provided
     assert not {"mamba_ssm", "mamba_ssm.modules.mamba_simple"} & set(finder.provided)
+    assert finder.kept == ["mamba_ssm", "mamba_ssm.modules", "mamba_ssm.modules.mamba_simple"]
