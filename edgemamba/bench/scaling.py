@@ -1,7 +1,8 @@
 """``python -m edgemamba.bench.scaling``: training on one device and on several, as JSON.
 
 Every run is ``edgemamba train`` in processes of its own. Weak scaling keeps the batch of a device, strong scaling the
-whole batch; the speed is the median over the epochs but the first.
+whole batch; the speed is the median over the epochs but the first. ``--devices 1`` with many epochs is the speed that a
+whole run keeps up.
 """
 
 from __future__ import annotations
@@ -42,10 +43,13 @@ def measure(train: list[str], devices: int, batch: int, epochs: int, folder: Pat
     scores = {
         name: float(rows[-1][name]) for name in rows[-1] if name.startswith(("val_", "train_")) and rows[-1][name]
     }
+    images = batch * (int(rows[-1]["step"]) - int(rows[0]["step"]))
     return {
         "devices": devices,
         "batch": batch,
         "images_per_s": round(statistics.median(float(row["images_per_s"]) for row in rows[1:]), 1),
+        "images_per_s_slowest": round(min(float(row["images_per_s"]) for row in rows[1:]), 1),
+        "images_per_s_with_validation": round(images / sum(float(row["seconds"]) for row in rows[1:]), 1),
         "last_epoch": scores,
         "environment": record["environment"],
         "commit": record["commit"],

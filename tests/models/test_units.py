@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from edgemamba.models.blocks import AttentionBridge
 from edgemamba.models.pyramid import PyramidPooling
 from edgemamba.models.ul_vm_unet import PVMLayer
+from edgemamba.models.unet import beside, beside_by_product
 from edgemamba.ssm import Form, Mamba, set_form
 from models.golden import check, fill, golden, values
 
@@ -71,3 +73,20 @@ def test_pyramid_pooling_with_matrices_is_adaptive_pooling(size: tuple[int, int]
         expected = pyramid(x)
         set_form(pyramid, "onnx")
         torch.testing.assert_close(pyramid(x), expected, rtol=0, atol=1e-13)
+
+
+def test_upsampling_as_a_product_is_the_transposed_convolution() -> None:
+    """Values and all gradients of the concatenation, in float64."""
+    torch.manual_seed(0)
+    convolution = nn.ConvTranspose2d(6, 4, 2, stride=2).double()
+    x = torch.randn(2, 6, 3, 5, dtype=torch.float64, requires_grad=True)
+    skip = torch.randn(2, 4, 6, 10, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(2, 8, 6, 10, dtype=torch.float64)
+    wanted = (x, skip, *convolution.parameters())
+    found = []
+    for join in (beside, beside_by_product):
+        y = join(convolution, x, skip)
+        found.append((y, *torch.autograd.grad((y * weight).sum(), wanted)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    assert found[1][0].is_contiguous(memory_format=torch.channels_last)
