@@ -7,6 +7,8 @@ few hundred tiny kernels, and launching them one by one would set the pace.
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +21,10 @@ from edgemamba.train.learner import Learner
 from edgemamba.train.task import Packed, TrainTask
 
 _WARM_UP_STEPS = 3
+
+
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
 
 
 def autocast(amp: bool) -> contextlib.AbstractContextManager[Any]:
@@ -37,7 +43,7 @@ class TrainStep:
         steps: steps an epoch.
         amp: bfloat16 autocast around the forward pass.
         teachers: soften the target; None leaves the mask.
-        compile: let torch.compile fuse the forward and backward pass.
+        compile: let torch.compile fuse the forward and backward pass, and the teachers' forward pass.
     """
 
     def __init__(
@@ -58,7 +64,9 @@ class TrainStep:
         self.packed = packed
         self.amp = amp
         self.teachers = teachers
-        self._judge = torch.compile(self._losses, dynamic=False) if compile else self._losses
+        fused = functools.partial(torch.compile, dynamic=False) if compile else _as_it_is
+        self._judge = fused(self._losses)
+        self._soften = None if teachers is None else fused(teachers.soften)
         self._new_generator()
         self.indices = torch.zeros(batch, dtype=torch.int64, device=device)
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
@@ -82,7 +90,7 @@ class TrainStep:
     def _step(self) -> None:
         learner = self.learner
         images, target = self.draw()
-        learned = target if self.teachers is None else self.teachers.soften(images, target)
+        learned = target if self._soften is None else self._soften(images, target)
         learner.optimizer.zero_grad(set_to_none=True)
         total, loss, logits = self._judge(images, learned)
         total.backward()

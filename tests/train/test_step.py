@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from edgemamba.errors import InputError
 from edgemamba.models import build
 from edgemamba.registry import model_info
 from edgemamba.train.augment import pack, unpack
+from edgemamba.train.distill import Teachers
 from edgemamba.train.learner import Learner
 from edgemamba.train.losses import LOSSES
 from edgemamba.train.recipes import Recipe, resolve
@@ -141,3 +143,26 @@ def test_a_state_of_another_network_is_refused(packed: Tensor) -> None:
     wrong["model/final.bias"] = torch.zeros(2)
     with pytest.raises(InputError, match=r"final\.bias is \(2,\), expected \(1,\)"):
         learner.load(wrong)
+
+
+def test_compiled_step_with_teachers_is_the_plain_one(packed: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as for a GPU, kernels left as they are: no compiler is needed."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    recipe = dataclasses.replace(resolve("distill", model_info("ul-vm-unet"), batch=4, steps=100), augmentation=None)
+    found = []
+    for compile in (False, True):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        teachers = Teachers([build("ul-vm-unet")], recipe.distillation, amp=False)
+        learner = Learner(build("ul-vm-unet"), recipe)
+        step = TrainStep(
+            learner, SegmentationTask(), (packed,), batch=4, steps=2, amp=False, teachers=teachers, compile=compile
+        )
+        step.begin(0)
+        for _ in range(2):
+            step.run(torch.arange(4), LR, AVERAGE)
+        found.append((step.losses_so_far(2), learner.tensors()))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-6, atol=0)
+    for name, tensor in found[0][1].items():
+        if "exp_avg" not in name:
+            torch.testing.assert_close(tensor, found[1][1][name], rtol=1e-4, atol=1e-5)
