@@ -154,18 +154,22 @@ def _quantizers(reports: Path) -> str:
 
 
 def _gpu(reports: Path) -> str:
-    """Training speed before and after the scan's kernels were laid out anew."""
-    before, now = (read_json(reports / name) for name in ("gpu-before.json", "gpu.json"))
-    former = {_contestant(found): found for found in before["results"]}
+    """Training speed on two cards, on one of them before and after the scan's kernels were laid out anew."""
+    records = [read_json(reports / f"{name}.json") for name in ("gpu-before", "gpu-h200", "gpu")]
+    before, former, now = ({_contestant(one): one for one in record["results"]} for record in records)
+    cards = [record["environment"]["gpu"] for record in records]
     rows = []
-    for found in now["results"]:
+    for contestant, older in former.items():
+        found = now.get(contestant, older)
         kernels, goal = found["kernels"], found["goal_images_per_s"]
         rows.append(
             [
-                *_contestant(found),
-                f"{former[_contestant(found)]['images_per_s']:,.0f}",
-                f"{found['images_per_s']:,.0f}",
+                *contestant,
+                f"{before[contestant]['images_per_s']:,.0f}",
+                f"{older['images_per_s']:,.0f}",
+                f"{found['images_per_s']:,.0f}" if contestant in now else "not run",
                 "-" if goal is None else f"{goal:,.0f}",
+                cards[2] if contestant in now else cards[1],
                 f"{found['step_ms']:.2f}",
                 f"{kernels['total_ms']:.2f} ({kernels['launches']:,})",
                 f"{found['setup_s']:.0f}",
@@ -173,9 +177,9 @@ def _gpu(reports: Path) -> str:
                 f"{found['activation_gb_per_s']:,.0f}",
             ]
         )
-    cards = [f"images/s {when}, {one['environment']['gpu']}" for when, one in (("before", before), ("now", now))]
-    header = ["net", "precision", "step", *cards, "goal, on an H100", "ms a step", "ms of kernels (launches)"]
-    return _markdown([*header, "set-up s", "TFLOP/s", "activations GB/s"], rows)
+    speeds = [f"images/s, {card}{when}" for card, when in zip(cards, (", before", "", ""), strict=True)]
+    header = ["net", "precision", "step", *speeds, "goal on an H100", "the rest on", "ms a step"]
+    return _markdown([*header, "ms of kernels (launches)", "set-up s", "TFLOP/s", "activations GB/s"], rows)
 
 
 def _contestant(found: dict[str, Any]) -> tuple[str, str, str]:
@@ -198,6 +202,25 @@ def _scaling(reports: Path) -> str:
     return _markdown(["GPUs", "scaling", "batch of all", "images/s", "times one GPU", "validation Dice, pooled"], rows)
 
 
+def _sustained(reports: Path) -> str:
+    record = read_json(reports / "sustained.json")
+    rows = [
+        [
+            f"`{run['model']}`",
+            "`--compile`" if run["environment"]["compile"] else "plain",
+            run["environment"]["gpu"],
+            f"{record['epochs']} of batch {run['batch']}",
+            f"{run['images_per_s']:,.0f}",
+            f"{run['images_per_s_slowest']:,.0f}",
+            f"{run['images_per_s_with_validation']:,.0f}",
+            f"{run['last_epoch']['val_dice_pooled']:.4f}",
+        ]
+        for run in record["runs"]
+    ]
+    header = ["net", "step", "GPU", "epochs", "images/s, median epoch", "slowest epoch but the first"]
+    return _markdown([*header, "with validation", "validation Dice, pooled"], rows)
+
+
 TABLES = {
     "models": _models,
     "accuracy": _accuracy,
@@ -208,6 +231,7 @@ TABLES = {
     "quantizers": _quantizers,
     "gpu": _gpu,
     "scaling": _scaling,
+    "sustained": _sustained,
 }
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 _printed: list[bool] = []
+# A number, perhaps with its unit; "-" and nothing stand for one that is not there.
+_NUMBER = re.compile(r"[\d.,]+( \S+)?|-|")
 
 
 def document(value: Any) -> None:
@@ -25,7 +28,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a plain table; columns of numbers are aligned right."""
     cells = [list(header), *(list(row) for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    right = [all(row[i][:1].isdigit() or not row[i] or row[i] == "-" for row in cells[1:]) for i in range(len(header))]
+    right = [all(_NUMBER.fullmatch(row[i]) for row in cells[1:]) for i in range(len(header))]
     for row in cells:
         line = "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True))
         print(line.rstrip())
