@@ -29,7 +29,7 @@ def absent_function(name: str) -> Callable[..., Any]:
     return refuse
 
 
-_HINT = "only Mamba-1 and its scan are provided (edgemamba.compat); choose a variant of the network that uses them"
+_HINT = "only the blocks and scans of Mamba-1 and 2 are provided (edgemamba.compat); choose a variant that uses them"
 
 
 class GenerationMixin:

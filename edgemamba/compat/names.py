@@ -15,6 +15,8 @@ _ABSENT = "edgemamba.compat.absent"
 _BLOCK = "edgemamba.compat.block"
 _KERNELS = "edgemamba.compat.kernels"
 _MLP = "edgemamba.compat.mlp"
+_MAMBA2 = "edgemamba.compat.mamba2"
+_SSD = "edgemamba.compat.ssd"
 
 _CONVS = dict.fromkeys(("causal_conv1d_fn", "causal_conv1d_update", "causal_conv1d_ref"), _CONV)
 _INNERS = dict.fromkeys(
@@ -34,7 +36,7 @@ _GROUPED = {"fwd": f"{_RAW}:grouped_fwd", "bwd": f"{_RAW}:grouped_bwd"}
 
 # Name: where it is, under the same name or "place:name"; what cannot be had: "-" a class, "!" a function.
 MODULES: dict[str, dict[str, str]] = {
-    "mamba_ssm": {**_MAMBA, **_SCANS, "mamba_inner_fn": _INNER, "Mamba2": "-", "MambaLMHeadModel": "-"},
+    "mamba_ssm": {**_MAMBA, **_SCANS, "mamba_inner_fn": _INNER, "Mamba2": _MAMBA2, "MambaLMHeadModel": "-"},
     "mamba_ssm.modules": {},
     "mamba_ssm.modules.mamba_simple": {
         **_MAMBA,
@@ -46,9 +48,9 @@ MODULES: dict[str, dict[str, str]] = {
         "selective_state_update": "!",
     },
     "mamba_ssm.modules.block": {"Block": _BLOCK, **_FUSED},
-    "mamba_ssm.modules.mamba2": {"Mamba2": "-"},
+    "mamba_ssm.modules.mamba2": {"Mamba2": _MAMBA2},
     "mamba_ssm.modules.mamba3": {"Mamba3": "-"},
-    "mamba_ssm.modules.mamba2_simple": {"Mamba2Simple": "-"},
+    "mamba_ssm.modules.mamba2_simple": {"Mamba2Simple": _MAMBA2},
     "mamba_ssm.modules.mlp": {"GatedMLP": _MLP},
     "mamba_ssm.modules.mha": {"MHA": "-"},
     "mamba_ssm.ops": {},
@@ -60,13 +62,17 @@ MODULES: dict[str, dict[str, str]] = {
         "RMSNorm": f"{_NORMS}:GatedRMSNorm",
         "LayerNorm": "-",
         "layernorm_fn": "!",
-        "rmsnorm_fn": "!",
+        "rmsnorm_fn": f"{_NORMS}:gated_rms_norm",
     },
     "mamba_ssm.ops.triton.selective_state_update": {"selective_state_update": "!"},
     "mamba_ssm.ops.triton.ssd_combined": {
-        "mamba_chunk_scan_combined": "!",
-        "mamba_split_conv1d_scan_combined": "!",
+        "mamba_chunk_scan_combined": _SSD,
+        "mamba_split_conv1d_scan_combined": _SSD,
+        "mamba_split_conv1d_scan_ref": f"{_SSD}:mamba_split_conv1d_scan_combined",
     },
+    "mamba_ssm.distributed": {},
+    "mamba_ssm.distributed.tensor_parallel": {"ColumnParallelLinear": "-", "RowParallelLinear": "-"},
+    "mamba_ssm.distributed.distributed_utils": {"all_reduce": "!", "reduce_scatter": "!"},
     "mamba_ssm.utils": {},
     "mamba_ssm.utils.generation": {
         "GenerationMixin": _ABSENT,
@@ -83,7 +89,7 @@ MODULES: dict[str, dict[str, str]] = {
         "Block": _BLOCK,
         "GatedMLP": _MLP,
         "GenerationMixin": _ABSENT,
-        "Mamba2": "-",
+        "Mamba2": _MAMBA2,
         "MHA": "-",
         "MambaConfig": "-",
         "MixerModel": "-",

@@ -151,12 +151,26 @@ class GatedRMSNorm(nn.Module):
 
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         """Tokens and gate (..., hidden_size) -> same shape."""
-        wide = x.float() if x.dtype != torch.float64 else x
-        if z is not None and not self.norm_before_gate:
-            wide = wide * F.silu(z.to(wide.dtype))
-        groups = wide.unflatten(-1, (-1, self.group_size))
-        y = groups * torch.rsqrt((groups * groups).mean(-1, keepdim=True) + self.eps)
-        y = y.flatten(-2) * self.weight
-        if z is not None and self.norm_before_gate:
-            y = y * F.silu(z.to(wide.dtype))
-        return y.to(x.dtype)
+        return gated_rms_norm(x, self.weight, self.bias, z, self.eps, self.group_size, self.norm_before_gate)
+
+
+def gated_rms_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    z: Tensor | None = None,
+    eps: float = 1e-6,
+    group_size: int | None = None,
+    norm_before_gate: bool = True,
+) -> Tensor:
+    """``mamba_ssm.ops.triton.layernorm_gated.rmsnorm_fn``: x and gate z (..., c) -> same shape, RMS over groups."""
+    wide = x.float() if x.dtype != torch.float64 else x
+    if z is not None and not norm_before_gate:
+        wide = wide * F.silu(z.to(wide.dtype))
+    groups = wide.unflatten(-1, (-1, group_size or x.shape[-1]))
+    y = groups * torch.rsqrt((groups * groups).mean(-1, keepdim=True) + eps)
+    y = y.flatten(-2) * weight
+    y = y if bias is None else y + bias
+    if z is not None and norm_before_gate:
+        y = y * F.silu(z.to(wide.dtype))
+    return y.to(x.dtype)

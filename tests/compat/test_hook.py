@@ -34,7 +34,7 @@ except ImportError:
     causal_conv1d_fn = None
 import selective_scan_cuda_core as selective_scan_cuda
 from selective_scan import selective_scan_fn as selective_scan_fn_v1
-from mamba_ssm import Mamba2
+from mamba_ssm.modules.mamba3 import Mamba3
 import triton
 import triton.language as tl
 
@@ -75,8 +75,8 @@ def test_what_is_imported_and_absent_says_so_when_used(tmp_path: Path, monkeypat
     monkeypatch.syspath_prepend(tmp_path)
     with installed():
         foreign = importlib.import_module("foreign_absent")
-    with pytest.raises(Unsupported, match=r"mamba_ssm\.Mamba2 is not available"):
-        foreign.Mamba2(8)
+    with pytest.raises(Unsupported, match=r"mamba_ssm\.modules\.mamba3\.Mamba3 is not available"):
+        foreign.Mamba3(8)
     with pytest.raises(Unsupported, match="load_config_hf"):
         foreign.load_config_hf("x")
     with pytest.raises(Unsupported, match="Triton kernel kernel"):

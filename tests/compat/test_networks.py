@@ -57,6 +57,8 @@ CASES = {
     "medmamba": Case("medmamba.py", "MedMamba", (1, 3, 16, 24), {"dims": [16, 32]}),
     "mambavision": Case("mamba_vision.py", "MambaVision", (1, 3, 22, 26)),
     "inner functions": Case("inner_fn.py", "Net", (1, 1, 8, 8)),
+    "mamba 2": Case("mamba2.py", "Net", (1, 3, 20, 36)),
+    "mamba 2, one chunk": Case("mamba2.py", "Net", (1, 3, 8, 12)),
 }
 
 
