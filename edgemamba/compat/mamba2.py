@@ -84,9 +84,8 @@ class Mamba2(nn.Module):
         )
         if conv_init is not None:
             nn.init.uniform_(self.conv1d.weight, -conv_init, conv_init)
-        dt = torch.exp(
-            torch.rand(self.nheads, device=device) * (math.log(dt_max) - math.log(dt_min)) + math.log(dt_min)
-        )
+        low, high = math.log(dt_min), math.log(dt_max)
+        dt = torch.exp(low + torch.rand(self.nheads, device=device) * (high - low))
         dt = dt.clamp(min=dt_init_floor)
         # The inverse of softplus, so that dt comes out of softplus(dt_bias).
         self.dt_bias = _undecayed((dt + torch.log(-torch.expm1(-dt))).to(dtype))

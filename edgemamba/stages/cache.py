@@ -24,6 +24,8 @@ from edgemamba.files import new_folder, read_json, sha256_bytes, sha256_file, sh
 from edgemamba.versions import package_version
 
 _RECORD = "stage.json"
+# Parts of the package that decide what a stage writes; compat is what networks of other projects compute with.
+_CODE = ("models", "ssm", "compat", "foreign", "stages", "tasks", "board")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +130,5 @@ def tool_versions(names: Iterable[str]) -> dict[str, str]:
 @functools.cache
 def _code_hash() -> str:
     package = Path(__file__).parent.parent
-    files = sorted(
-        path for part in ("models", "ssm", "stages", "tasks", "board") for path in (package / part).glob("*.py")
-    )
+    files = sorted(path for part in _CODE for path in (package / part).glob("*.py"))
     return sha256_json({path.relative_to(package).as_posix(): sha256_bytes(path.read_bytes()) for path in files})

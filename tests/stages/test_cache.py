@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,16 @@ def test_unusable_place_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(InputError, match="cannot use the cache folder") as caught, open_cache():
         pass
     assert "EDGEMAMBA_CACHE" in caught.value.hint
+
+
+@pytest.mark.parametrize("part", ["models", "ssm", "compat", "foreign", "stages", "tasks", "board"])
+def test_changed_code_is_another_key(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a network computes with belongs to the key, networks of other projects included."""
+    package = Path(module.__file__).parent.parent
+    copied = tmp_path / "edgemamba"
+    shutil.copytree(package, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(module, "__file__", str(copied / "stages" / "cache.py"))
+    before = module._code_hash.__wrapped__()
+    changed = next(path for path in sorted((copied / part).glob("*.py")) if path.read_text())
+    changed.write_text(changed.read_text() + "\n# changed\n")
+    assert module._code_hash.__wrapped__() != before
